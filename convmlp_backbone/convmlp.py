@@ -1,0 +1,296 @@
+"""ConvMLP: Hierarchical Convolutional MLPs for Vision (Li, Hassani, Walton, Shi), https://arxiv.org/abs/2109.04454
+
+The whole network, in the order in which an image passes through it: tokenizer, conv stage, three Conv-MLP stages.
+Module names are those of the published checkpoints (https://github.com/SHI-Labs/Convolutional-MLPs).
+"""
+from contextlib import contextmanager, nullcontext
+
+import torch
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+# The paper's sizes (Table 1): channels after the tokenizer, number of blocks in the conv stage, and for the three
+# Conv-MLP stages their channels and numbers of blocks; the hidden layer of an MLP is mlp_ratio times as wide.
+ARCHS = {
+    's': dict(channels=64, conv_blocks=2, dims=(128, 256, 512), mlp_blocks=(2, 4, 2), mlp_ratio=2),
+    'm': dict(channels=64, conv_blocks=3, dims=(128, 256, 512), mlp_blocks=(3, 6, 3), mlp_ratio=3),
+    'l': dict(channels=96, conv_blocks=3, dims=(192, 384, 768), mlp_blocks=(4, 8, 3), mlp_ratio=3),
+}
+
+
+def norm_layer(cfg, channels):
+    """The batch norm that ``norm_cfg`` asks for; mmcv is only needed for types other than ``BN``."""
+    if cfg == dict(type='BN'):
+        return nn.BatchNorm2d(channels)
+    from mmcv.cnn import build_norm_layer
+    return build_norm_layer(cfg, channels)[1]
+
+
+def conv_norm_relu(in_channels, out_channels, kernel_size, norm_cfg, stride=1):
+    return (nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False),
+            norm_layer(norm_cfg, out_channels), nn.ReLU(inplace=True))
+
+
+def downsample(in_channels, out_channels):
+    return nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
+
+
+@contextmanager
+def _batch_norm_statistics_kept(module):
+    """Inside, batch norms normalise as in training but leave their running statistics alone."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and m.training]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def run_block(block, x, with_cp):
+    """``block(x)``, with its activations computed again in the backward pass instead of kept if ``with_cp``."""
+    if not (with_cp and torch.is_grad_enabled()):
+        return block(x)
+    # The second forward pass must not update the running statistics a second time.
+    return checkpoint(block, x, use_reentrant=False,
+                      context_fn=lambda: (nullcontext(), _batch_norm_statistics_kept(block)))
+
+
+class Tokenizer(nn.Module):
+    """Image (N, in_channels, H, W) to F1 (N, channels, ceil(H/4), ceil(W/4)); paper, section 3.2."""
+
+    def __init__(self, in_channels, channels, norm_cfg):
+        super().__init__()
+        self.block = nn.Sequential(
+            *conv_norm_relu(in_channels, channels // 2, 3, norm_cfg, stride=2),
+            *conv_norm_relu(channels // 2, channels // 2, 3, norm_cfg),
+            *conv_norm_relu(channels // 2, channels, 3, norm_cfg),
+            nn.MaxPool2d(3, stride=2, padding=1))
+
+    def forward(self, x):
+        return self.block(x)
+
+
+class ConvStage(nn.Module):
+    """Residual bottleneck blocks of convolutions, F1 to F2 (half the size); paper, section 3.3."""
+
+    def __init__(self, channels, hidden_channels, out_channels, num_blocks, norm_cfg, with_cp):
+        super().__init__()
+        self.with_cp = with_cp
+        self.conv_blocks = nn.ModuleList(
+            nn.Sequential(*conv_norm_relu(channels, hidden_channels, 1, norm_cfg),
+                          *conv_norm_relu(hidden_channels, hidden_channels, 3, norm_cfg),
+                          *conv_norm_relu(hidden_channels, channels, 1, norm_cfg)) for _ in range(num_blocks))
+        self.downsample = downsample(channels, out_channels)
+
+    def forward(self, x):
+        for block in self.conv_blocks:
+            x = x + run_block(block, x, self.with_cp)
+        return self.downsample(x)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (https://arxiv.org/abs/1603.09382): in training, zero whole samples with probability ``p``."""
+
+    def __init__(self, p):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x):
+        if self.p == 0 or not self.training:
+            return x
+        keep = x.new_empty((x.shape[0],) + (1,) * (x.dim() - 1)).bernoulli_(1 - self.p)
+        return x * keep.div_(1 - self.p)
+
+    def extra_repr(self):
+        return f'p={self.p:.3f}'
+
+
+class MLP(nn.Module):
+    """Two linear layers over the channels, the last dimension."""
+
+    def __init__(self, dim, hidden_dim):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x):
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class ConvMLPBlock(nn.Module):
+    """Channel MLP, depthwise 3x3 convolution, channel MLP on (N, H, W, dim); paper, section 3.4.
+
+    Only the MLPs have a residual connection; the convolution has none.
+    """
+
+    def __init__(self, dim, mlp_ratio, drop_path):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.channel_mlp1 = MLP(dim, int(dim * mlp_ratio))
+        self.connect_norm = nn.LayerNorm(dim)
+        self.connect = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=False)
+        self.norm2 = nn.LayerNorm(dim)
+        self.channel_mlp2 = MLP(dim, int(dim * mlp_ratio))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x):
+        x = x + self.drop_path(self.channel_mlp1(self.norm1(x)))
+        x = self.connect(self.connect_norm(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return x + self.drop_path(self.channel_mlp2(self.norm2(x)))
+
+
+class ConvDownsample(nn.Module):
+    """Half the size of (N, H, W, in_channels) by a strided convolution."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.downsample = downsample(in_channels, out_channels)
+
+    def forward(self, x):
+        return self.downsample(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class ConvMLPStage(nn.Module):
+    """Conv-MLP blocks, then, unless ``out_dim`` is None, a downsampling; channels last in and out."""
+
+    def __init__(self, dim, out_dim, num_blocks, mlp_ratio, drop_path_rate, with_cp):
+        super().__init__()
+        self.with_cp = with_cp
+        # The drop path rises from 0 to its rate within every stage, as in the authors' code.
+        rates = torch.linspace(0, drop_path_rate, num_blocks).tolist()
+        self.blocks = nn.ModuleList(ConvMLPBlock(dim, mlp_ratio, rate) for rate in rates)
+        self.downsample_mlp = nn.Identity() if out_dim is None else ConvDownsample(dim, out_dim)
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = run_block(block, x, self.with_cp)
+        return self.downsample_mlp(x)
+
+
+def init_parameters(module):
+    """Initialise one layer as the authors do."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+@MODELS.register_module()
+class ConvMLP(BaseModule):
+    """ConvMLP backbone: an image of any size to its feature pyramid.
+
+    Level i has stride 4, 8, 16, 32 and, in sizes s and m, 64, 128, 256, 512 channels (l: 96, 192, 384, 768).
+    What lies behind the last wanted level is not built.
+
+    Args:
+        arch (str | dict): ``'s'``, ``'m'``, ``'l'``, or a dict with the keys of :data:`ARCHS`' entries.
+        in_channels (int): Channels of the image.
+        out_indices (Sequence[int]): The levels to return, 0 (F1) to 3 (F4), in this order.
+        drop_path_rate (float): Stochastic depth of the last block of every Conv-MLP stage, in [0, 1).
+        norm_cfg (dict): Norm layers of the tokenizer and the conv stage.
+        frozen_stages (int): Freeze all that produces the levels up to this index, BN statistics included; -1: nothing.
+        norm_eval (bool): Keep the statistics of all batch norms still in training.
+        with_cp (bool): Save memory in training: compute the blocks' activations again in the backward pass.
+        init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint=...)`` loads weights, see
+            :func:`convmlp_backbone.checkpoints.load_backbone`.
+
+    Attributes:
+        out_channels (tuple[int]): Channels of the returned levels.
+        out_strides (tuple[int]): Strides of the returned levels, in pixels.
+    """
+
+    def __init__(self, arch='s', in_channels=3, out_indices=(0, 1, 2, 3), drop_path_rate=0.1, norm_cfg=dict(type='BN'),
+                 frozen_stages=-1, norm_eval=False, with_cp=False, init_cfg=None):
+        super().__init__(init_cfg)
+        arch = resolve_arch(arch)
+        if not (isinstance(in_channels, int) and in_channels > 0):
+            raise ValueError(f'in_channels={in_channels!r}: expected a positive integer')
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f'drop_path_rate={drop_path_rate!r}: expected 0 <= rate < 1')
+        if frozen_stages not in range(-1, 4):
+            raise ValueError(f'frozen_stages={frozen_stages!r}: expected -1 (nothing), 0, 1, 2 or 3')
+        if (not isinstance(out_indices, (tuple, list)) or not out_indices or len(set(out_indices)) < len(out_indices)
+                or any(i not in range(4) for i in out_indices)):
+            raise ValueError(f'out_indices={out_indices!r}: expected one or more of 0, 1, 2, 3, each at most once')
+
+        channels, dims = arch['channels'], arch['dims']
+        self.in_channels = in_channels
+        self.out_indices = tuple(out_indices)
+        self.out_channels = tuple((channels, *dims)[i] for i in out_indices)
+        self.out_strides = tuple((4, 8, 16, 32)[i] for i in out_indices)
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+
+        last = max(out_indices)
+        self.tokenizer = Tokenizer(in_channels, channels, norm_cfg)
+        if last >= 1:
+            self.conv_stages = ConvStage(channels, dims[0], dims[0], arch['conv_blocks'], norm_cfg, with_cp)
+        self.stages = nn.ModuleList(
+            ConvMLPStage(dim, out_dim, num_blocks, arch['mlp_ratio'], drop_path_rate, with_cp)
+            for dim, out_dim, num_blocks in list(zip(dims, (*dims[1:], None), arch['mlp_blocks']))[:(0, 0, 1, 3)[last]])
+        self.apply(init_parameters)
+        self._freeze()
+
+    def init_weights(self):
+        """Load the checkpoint of ``init_cfg``, if it names one, and raise where it does not fit."""
+        if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
+            from .checkpoints import load_backbone
+            load_backbone(self, self.init_cfg['checkpoint'])
+            self._is_init = True
+        else:
+            super().init_weights()
+
+    def forward(self, x):
+        """(N, in_channels, H, W) to a tuple of (N, C_i, ceil(H / stride_i), ceil(W / stride_i)), as ``out_indices``."""
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f'ConvMLP expects images of shape (N, {self.in_channels}, H, W), got {tuple(x.shape)}')
+        last = max(self.out_indices)
+        levels = [self.tokenizer(x)]
+        if last >= 1:
+            levels.append(self.conv_stages(levels[0]))
+        if last >= 2:
+            x = self.stages[0](levels[1].permute(0, 2, 3, 1).contiguous())
+            levels.append(x.permute(0, 3, 1, 2))
+        if last == 3:
+            x = self.stages[2](self.stages[1](x))
+            levels.append(x.permute(0, 3, 1, 2))
+        return tuple(levels[i] for i in self.out_indices)
+
+    def train(self, mode=True):
+        super().train(mode)
+        self._freeze()
+        if self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def _freeze(self):
+        level_of_part = {'tokenizer': 0, 'conv_stages': 1, 'stages.0': 2, 'stages.1': 3, 'stages.2': 3}
+        for name, module in self.named_modules():
+            if level_of_part.get(name, 4) <= self.frozen_stages:
+                module.eval().requires_grad_(False)
+
+
+def resolve_arch(arch):
+    """The architecture that ``arch``, a size or a dict, stands for, or a ValueError that names the valid ones."""
+    if isinstance(arch, str):
+        if arch not in ARCHS:
+            raise ValueError(f'arch={arch!r}: expected one of {list(ARCHS)} or a dict with the keys {list(ARCHS["s"])}')
+        return ARCHS[arch]
+    if not isinstance(arch, dict) or set(arch) != set(ARCHS['s']):
+        raise ValueError(f'arch={arch!r}: expected one of {list(ARCHS)} or a dict with exactly the keys '
+                         f'{list(ARCHS["s"])}, such as {ARCHS["s"]}')
+    for key in ('dims', 'mlp_blocks'):
+        if len(arch[key]) != 3:
+            raise ValueError(f'arch[{key!r}]={arch[key]!r}: expected three numbers, one for every Conv-MLP stage')
+    return arch
