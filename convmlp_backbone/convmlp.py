@@ -1,7 +1,8 @@
-"""ConvMLP: Hierarchical Convolutional MLPs for Vision (Li, Hassani, Walton, Shi), https://arxiv.org/abs/2109.04454
+"""ConvMLP: Hierarchical Convolutional MLPs for Vision (Li, Hassani, Walton, Shi).
 
-The whole network, in the order in which an image passes through it: tokenizer, conv stage, three Conv-MLP stages.
-Module names are those of the published checkpoints (https://github.com/SHI-Labs/Convolutional-MLPs).
+Paper: https://arxiv.org/abs/2109.04454. The whole network, in the order in which an image passes
+through it: tokenizer, conv stage, three Conv-MLP stages. Module names are those of the published
+checkpoints (https://github.com/SHI-Labs/Convolutional-MLPs).
 """
 from contextlib import contextmanager, nullcontext
 
@@ -12,12 +13,16 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-# The paper's sizes (Table 1): channels after the tokenizer, number of blocks in the conv stage, and for the three
-# Conv-MLP stages their channels and numbers of blocks; the hidden layer of an MLP is mlp_ratio times as wide.
+# The paper's sizes: channels after the tokenizer, number of blocks in the conv stage, and for the
+# three Conv-MLP stages their channels and numbers of blocks; the hidden layer of an MLP is
+# mlp_ratio times as wide.
 ARCHS = {
-    's': dict(channels=64, conv_blocks=2, dims=(128, 256, 512), mlp_blocks=(2, 4, 2), mlp_ratio=2),
-    'm': dict(channels=64, conv_blocks=3, dims=(128, 256, 512), mlp_blocks=(3, 6, 3), mlp_ratio=3),
-    'l': dict(channels=96, conv_blocks=3, dims=(192, 384, 768), mlp_blocks=(4, 8, 3), mlp_ratio=3),
+    's': dict(channels=64, conv_blocks=2, dims=(128, 256, 512),
+              mlp_blocks=(2, 4, 2), mlp_ratio=2),
+    'm': dict(channels=64, conv_blocks=3, dims=(128, 256, 512),
+              mlp_blocks=(3, 6, 3), mlp_ratio=3),
+    'l': dict(channels=96, conv_blocks=3, dims=(192, 384, 768),
+              mlp_blocks=(4, 8, 3), mlp_ratio=3),
 }
 
 
@@ -30,8 +35,9 @@ def norm_layer(cfg, channels):
 
 
 def conv_norm_relu(in_channels, out_channels, kernel_size, norm_cfg, stride=1):
-    return (nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False),
-            norm_layer(norm_cfg, out_channels), nn.ReLU(inplace=True))
+    conv = nn.Conv2d(
+        in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False)
+    return conv, norm_layer(norm_cfg, out_channels), nn.ReLU(inplace=True)
 
 
 def downsample(in_channels, out_channels):
@@ -41,7 +47,8 @@ def downsample(in_channels, out_channels):
 @contextmanager
 def _batch_norm_statistics_kept(module):
     """Inside, batch norms normalise as in training but leave their running statistics alone."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and m.training]
+    norms = [m for m in module.modules()
+             if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False
     try:
@@ -52,7 +59,7 @@ def _batch_norm_statistics_kept(module):
 
 
 def run_block(block, x, with_cp):
-    """``block(x)``, with its activations computed again in the backward pass instead of kept if ``with_cp``."""
+    """``block(x)``; if ``with_cp``, its activations are computed again in the backward pass."""
     if not (with_cp and torch.is_grad_enabled()):
         return block(x)
     # The second forward pass must not update the running statistics a second time.
@@ -82,9 +89,11 @@ class ConvStage(nn.Module):
         super().__init__()
         self.with_cp = with_cp
         self.conv_blocks = nn.ModuleList(
-            nn.Sequential(*conv_norm_relu(channels, hidden_channels, 1, norm_cfg),
-                          *conv_norm_relu(hidden_channels, hidden_channels, 3, norm_cfg),
-                          *conv_norm_relu(hidden_channels, channels, 1, norm_cfg)) for _ in range(num_blocks))
+            nn.Sequential(
+                *conv_norm_relu(channels, hidden_channels, 1, norm_cfg),
+                *conv_norm_relu(hidden_channels, hidden_channels, 3, norm_cfg),
+                *conv_norm_relu(hidden_channels, channels, 1, norm_cfg))
+            for _ in range(num_blocks))
         self.downsample = downsample(channels, out_channels)
 
     def forward(self, x):
@@ -94,7 +103,10 @@ class ConvStage(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (https://arxiv.org/abs/1603.09382): in training, zero whole samples with probability ``p``."""
+    """Stochastic depth (https://arxiv.org/abs/1603.09382).
+
+    In training, a whole sample becomes zero with probability ``p``; the others are scaled up.
+    """
 
     def __init__(self, p):
         super().__init__()
@@ -157,7 +169,7 @@ class ConvDownsample(nn.Module):
 
 
 class ConvMLPStage(nn.Module):
-    """Conv-MLP blocks, then, unless ``out_dim`` is None, a downsampling; channels last in and out."""
+    """Conv-MLP blocks, then a downsampling unless ``out_dim`` is None; channels last in and out."""
 
     def __init__(self, dim, out_dim, num_blocks, mlp_ratio, drop_path_rate, with_cp):
         super().__init__()
@@ -188,18 +200,20 @@ def init_parameters(module):
 class ConvMLP(BaseModule):
     """ConvMLP backbone: an image of any size to its feature pyramid.
 
-    Level i has stride 4, 8, 16, 32 and, in sizes s and m, 64, 128, 256, 512 channels (l: 96, 192, 384, 768).
-    What lies behind the last wanted level is not built.
+    The levels F1 to F4 have strides 4, 8, 16, 32 and 64, 128, 256, 512 channels in sizes s and m,
+    96, 192, 384, 768 in size l. What lies behind the last wanted level is not built.
 
     Args:
         arch (str | dict): ``'s'``, ``'m'``, ``'l'``, or a dict with the keys of :data:`ARCHS`' entries.
         in_channels (int): Channels of the image.
         out_indices (Sequence[int]): The levels to return, 0 (F1) to 3 (F4), in this order.
-        drop_path_rate (float): Stochastic depth of the last block of every Conv-MLP stage, in [0, 1).
+        drop_path_rate (float): Stochastic depth of every Conv-MLP stage's last block, in [0, 1).
         norm_cfg (dict): Norm layers of the tokenizer and the conv stage.
-        frozen_stages (int): Freeze all that produces the levels up to this index, BN statistics included; -1: nothing.
+        frozen_stages (int): Freeze all that produces the levels up to this index, BN statistics
+            included; -1: nothing.
         norm_eval (bool): Keep the statistics of all batch norms still in training.
-        with_cp (bool): Save memory in training: compute the blocks' activations again in the backward pass.
+        with_cp (bool): Save memory in training: compute the blocks' activations again in the
+            backward pass.
         init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint=...)`` loads weights, see
             :func:`convmlp_backbone.checkpoints.load_backbone`.
 
@@ -208,8 +222,9 @@ class ConvMLP(BaseModule):
         out_strides (tuple[int]): Strides of the returned levels, in pixels.
     """
 
-    def __init__(self, arch='s', in_channels=3, out_indices=(0, 1, 2, 3), drop_path_rate=0.1, norm_cfg=dict(type='BN'),
-                 frozen_stages=-1, norm_eval=False, with_cp=False, init_cfg=None):
+    def __init__(self, arch='s', in_channels=3, out_indices=(0, 1, 2, 3), drop_path_rate=0.1,
+                 norm_cfg=dict(type='BN'), frozen_stages=-1, norm_eval=False, with_cp=False,
+                 init_cfg=None):
         super().__init__(init_cfg)
         arch = resolve_arch(arch)
         if not (isinstance(in_channels, int) and in_channels > 0):
@@ -218,9 +233,11 @@ class ConvMLP(BaseModule):
             raise ValueError(f'drop_path_rate={drop_path_rate!r}: expected 0 <= rate < 1')
         if frozen_stages not in range(-1, 4):
             raise ValueError(f'frozen_stages={frozen_stages!r}: expected -1 (nothing), 0, 1, 2 or 3')
-        if (not isinstance(out_indices, (tuple, list)) or not out_indices or len(set(out_indices)) < len(out_indices)
-                or any(i not in range(4) for i in out_indices)):
-            raise ValueError(f'out_indices={out_indices!r}: expected one or more of 0, 1, 2, 3, each at most once')
+        if (not isinstance(out_indices, (tuple, list)) or not out_indices
+                or any(i not in range(4) for i in out_indices)
+                or len(set(out_indices)) < len(out_indices)):
+            raise ValueError(f'out_indices={out_indices!r}: expected a tuple of one or more of '
+                             '0, 1, 2, 3, each at most once')
 
         channels, dims = arch['channels'], arch['dims']
         self.in_channels = in_channels
@@ -233,10 +250,12 @@ class ConvMLP(BaseModule):
         last = max(out_indices)
         self.tokenizer = Tokenizer(in_channels, channels, norm_cfg)
         if last >= 1:
-            self.conv_stages = ConvStage(channels, dims[0], dims[0], arch['conv_blocks'], norm_cfg, with_cp)
+            self.conv_stages = ConvStage(
+                channels, dims[0], dims[0], arch['conv_blocks'], norm_cfg, with_cp)
         self.stages = nn.ModuleList(
-            ConvMLPStage(dim, out_dim, num_blocks, arch['mlp_ratio'], drop_path_rate, with_cp)
-            for dim, out_dim, num_blocks in list(zip(dims, (*dims[1:], None), arch['mlp_blocks']))[:(0, 0, 1, 3)[last]])
+            ConvMLPStage(dims[i], dims[i + 1] if i < 2 else None, arch['mlp_blocks'][i],
+                         arch['mlp_ratio'], drop_path_rate, with_cp)
+            for i in range((0, 0, 1, 3)[last]))
         self.apply(init_parameters)
         self._freeze()
 
@@ -250,9 +269,21 @@ class ConvMLP(BaseModule):
             super().init_weights()
 
     def forward(self, x):
-        """(N, in_channels, H, W) to a tuple of (N, C_i, ceil(H / stride_i), ceil(W / stride_i)), as ``out_indices``."""
+        """Compute the feature pyramid.
+
+        Args:
+            x (Tensor): Images (N, in_channels, H, W) of any size from 1x1.
+
+        Returns:
+            tuple[Tensor]: A level (N, out_channels[k], ceil(H / out_strides[k]),
+            ceil(W / out_strides[k])) for every k-th entry of ``out_indices``.
+
+        Raises:
+            ValueError: If ``x`` has another number of dimensions or channels.
+        """
         if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f'ConvMLP expects images of shape (N, {self.in_channels}, H, W), got {tuple(x.shape)}')
+            raise ValueError(f'ConvMLP expects images of shape (N, {self.in_channels}, H, W), '
+                             f'got {tuple(x.shape)}')
         last = max(self.out_indices)
         levels = [self.tokenizer(x)]
         if last >= 1:
@@ -282,15 +313,14 @@ class ConvMLP(BaseModule):
 
 
 def resolve_arch(arch):
-    """The architecture that ``arch``, a size or a dict, stands for, or a ValueError that names the valid ones."""
-    if isinstance(arch, str):
-        if arch not in ARCHS:
-            raise ValueError(f'arch={arch!r}: expected one of {list(ARCHS)} or a dict with the keys {list(ARCHS["s"])}')
+    """The dict that ``arch``, a size or a dict, stands for; ValueError if it is neither."""
+    if isinstance(arch, str) and arch in ARCHS:
         return ARCHS[arch]
     if not isinstance(arch, dict) or set(arch) != set(ARCHS['s']):
-        raise ValueError(f'arch={arch!r}: expected one of {list(ARCHS)} or a dict with exactly the keys '
-                         f'{list(ARCHS["s"])}, such as {ARCHS["s"]}')
+        raise ValueError(f'arch={arch!r}: expected one of {list(ARCHS)} or a dict with exactly the '
+                         f'keys of size s, {ARCHS["s"]}')
     for key in ('dims', 'mlp_blocks'):
         if len(arch[key]) != 3:
-            raise ValueError(f'arch[{key!r}]={arch[key]!r}: expected three numbers, one for every Conv-MLP stage')
+            raise ValueError(f'arch[{key!r}]={arch[key]!r}: expected three numbers, one for every '
+                             'Conv-MLP stage')
     return arch
