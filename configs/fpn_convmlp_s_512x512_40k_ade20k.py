@@ -1,4 +1,6 @@
-_base_ = ['_base_/semantic_fpn.py', '_base_/ade20k.py', '_base_/schedule_40k.py', '_base_/mmseg_runtime.py']
+_base_ = [
+    '_base_/semantic_fpn.py', '_base_/ade20k.py',
+    '_base_/schedule_40k.py', '_base_/mmseg_runtime.py']
 
 model = dict(
     backbone=dict(

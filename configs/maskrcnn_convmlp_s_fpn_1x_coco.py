@@ -1,4 +1,6 @@
-_base_ = ['_base_/maskrcnn_fpn.py', '_base_/coco_instance.py', '_base_/schedule_1x.py', '_base_/mmdet_runtime.py']
+_base_ = [
+    '_base_/maskrcnn_fpn.py', '_base_/coco_instance.py',
+    '_base_/schedule_1x.py', '_base_/mmdet_runtime.py']
 
 model = dict(
     backbone=dict(

@@ -1,4 +1,6 @@
-_base_ = ['_base_/retinanet_fpn.py', '_base_/coco_detection.py', '_base_/schedule_1x.py', '_base_/mmdet_runtime.py']
+_base_ = [
+    '_base_/retinanet_fpn.py', '_base_/coco_detection.py',
+    '_base_/schedule_1x.py', '_base_/mmdet_runtime.py']
 
 model = dict(
     backbone=dict(

@@ -1,5 +1,5 @@
 """The ConvMLP backbone for MMDetection, MMSegmentation, MMPretrain and timm."""
 from .convmlp import ConvMLP
+from .version import __version__
 
-__version__ = '1.0.0'
 __all__ = ['ConvMLP', '__version__']

@@ -27,7 +27,7 @@ ARCHS = {
 
 
 def norm_layer(cfg, channels):
-    """The batch norm that ``norm_cfg`` asks for; mmcv is only needed for types other than ``BN``."""
+    """The norm layer that ``norm_cfg`` asks for; types other than plain BN need mmcv."""
     if cfg == dict(type='BN'):
         return nn.BatchNorm2d(channels)
     from mmcv.cnn import build_norm_layer
@@ -68,7 +68,7 @@ def run_block(block, x, with_cp):
 
 
 class Tokenizer(nn.Module):
-    """Image (N, in_channels, H, W) to F1 (N, channels, ceil(H/4), ceil(W/4)); paper, section 3.2."""
+    """Image (N, in_channels, H, W) to F1 (N, channels, ceil(H / 4), ceil(W / 4))."""
 
     def __init__(self, in_channels, channels, norm_cfg):
         super().__init__()
@@ -204,7 +204,7 @@ class ConvMLP(BaseModule):
     96, 192, 384, 768 in size l. What lies behind the last wanted level is not built.
 
     Args:
-        arch (str | dict): ``'s'``, ``'m'``, ``'l'``, or a dict with the keys of :data:`ARCHS`' entries.
+        arch (str | dict): ``'s'``, ``'m'``, ``'l'``, or a dict like those in :data:`ARCHS`.
         in_channels (int): Channels of the image.
         out_indices (Sequence[int]): The levels to return, 0 (F1) to 3 (F4), in this order.
         drop_path_rate (float): Stochastic depth of every Conv-MLP stage's last block, in [0, 1).
@@ -232,7 +232,7 @@ class ConvMLP(BaseModule):
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f'drop_path_rate={drop_path_rate!r}: expected 0 <= rate < 1')
         if frozen_stages not in range(-1, 4):
-            raise ValueError(f'frozen_stages={frozen_stages!r}: expected -1 (nothing), 0, 1, 2 or 3')
+            raise ValueError(f'frozen_stages={frozen_stages!r}: expected -1 (none), 0, 1, 2 or 3')
         if (not isinstance(out_indices, (tuple, list)) or not out_indices
                 or any(i not in range(4) for i in out_indices)
                 or len(set(out_indices)) < len(out_indices)):
@@ -306,9 +306,9 @@ class ConvMLP(BaseModule):
         return self
 
     def _freeze(self):
-        level_of_part = {'tokenizer': 0, 'conv_stages': 1, 'stages.0': 2, 'stages.1': 3, 'stages.2': 3}
+        level = {'tokenizer': 0, 'conv_stages': 1, 'stages.0': 2, 'stages.1': 3, 'stages.2': 3}
         for name, module in self.named_modules():
-            if level_of_part.get(name, 4) <= self.frozen_stages:
+            if level.get(name, 4) <= self.frozen_stages:
                 module.eval().requires_grad_(False)
 
 

@@ -1,4 +1,4 @@
-"""Mask R-CNN (https://arxiv.org/abs/1703.06870); a config adds the backbone and neck.in_channels."""
+"""Mask R-CNN (https://arxiv.org/abs/1703.06870); a config adds backbone and neck.in_channels."""
 model = dict(
     type='MaskRCNN',
     data_preprocessor=dict(
@@ -51,7 +51,8 @@ model = dict(
             assigner=dict(
                 type='MaxIoUAssigner', pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3,
                 match_low_quality=True, ignore_iof_thr=-1),
-            sampler=dict(type='RandomSampler', num=256, pos_fraction=0.5, add_gt_as_proposals=False),
+            sampler=dict(
+                type='RandomSampler', num=256, pos_fraction=0.5, add_gt_as_proposals=False),
             allowed_border=-1,
             pos_weight=-1,
             debug=False),

@@ -1,4 +1,4 @@
-"""RetinaNet (https://arxiv.org/abs/1708.02002); a config adds the backbone and neck.in_channels."""
+"""RetinaNet (https://arxiv.org/abs/1708.02002); a config adds backbone and neck.in_channels."""
 model = dict(
     type='RetinaNet',
     data_preprocessor=dict(

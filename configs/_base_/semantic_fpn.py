@@ -1,4 +1,4 @@
-"""Semantic FPN (https://arxiv.org/abs/1901.02446); a config adds the backbone and neck.in_channels."""
+"""Semantic FPN (https://arxiv.org/abs/1901.02446); a config adds backbone and neck.in_channels."""
 model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(

@@ -1,0 +1,30 @@
+# Two commands do everything, set-up included:
+#   make demo    train a detector on a photograph, show the result
+#   make test    run the tests
+# STACK=openmmlab takes the original MMCV, MMEngine, MMDetection, MMSegmentation instead of the forks.
+STACK ?= onedl
+PYTHON ?= python3
+VENV := .venv$(if $(filter-out onedl,$(STACK)),-$(STACK))
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: demo demo-maskrcnn demo-fpn test lint setup
+
+demo: setup
+	@python tools/demo.py configs/retinanet_convmlp_s_fpn_coins.py
+
+demo-maskrcnn: setup
+	@python tools/demo.py configs/maskrcnn_convmlp_s_fpn_coins.py
+
+demo-fpn: setup
+	@python tools/demo.py configs/fpn_convmlp_s_coins.py
+
+test: setup
+	python -m pytest
+
+lint: setup
+	python -m ruff check .
+
+setup:
+	@command -v $(PYTHON) >/dev/null || { \
+	    echo 'error: no $(PYTHON) here; install Python 3.10 to 3.13'; exit 1; }
+	@$(PYTHON) tools/setup_env.py $(STACK)

@@ -1,0 +1,48 @@
+"""24 coins in a photograph, made by tools/make_coins_dataset.py, as a map of two classes."""
+dataset_type = 'BaseSegDataset'
+data_root = 'data/coins/'
+data_source = 'it with: tools/make_coins_dataset.py data/coins'
+metainfo = dict(classes=('background', 'coin'), palette=[[230, 159, 0], [0, 114, 178]])
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='Resize', scale=(256, 256), keep_ratio=True),
+    dict(type='RandomFlip', prob=[0.25, 0.25, 0.25],
+         direction=['horizontal', 'vertical', 'diagonal']),
+    dict(type='PackSegInputs')]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    # The crops of the training part are enlarged from 192 to 256 pixels, so this one is too.
+    dict(type='Resize', scale_factor=4 / 3),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='PackSegInputs')]
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(
+        type=dataset_type,
+        metainfo=metainfo,
+        reduce_zero_label=True,
+        img_suffix='.png',
+        data_root=data_root,
+        data_prefix=dict(img_path='train', seg_map_path='masks/train'),
+        pipeline=train_pipeline))
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type=dataset_type,
+        metainfo=metainfo,
+        reduce_zero_label=True,
+        img_suffix='.png',
+        data_root=data_root,
+        data_prefix=dict(img_path='val', seg_map_path='masks/val'),
+        pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+test_evaluator = val_evaluator

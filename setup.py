@@ -1,0 +1,20 @@
+"""Carries configs and tools in the wheel, in the folder .mim where OpenMMLab's `mim` finds them."""
+import shutil
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+
+class BuildWithMim(build_py):
+
+    def run(self):
+        super().run()
+        if self.editable_mode:
+            return  # the clone itself holds them
+        for folder in ('configs', 'tools'):
+            shutil.copytree(folder, Path(self.build_lib, 'convmlp_backbone/.mim', folder),
+                            ignore=shutil.ignore_patterns('__pycache__'), dirs_exist_ok=True)
+
+
+setup(cmdclass=dict(build_py=BuildWithMim))

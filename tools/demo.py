@@ -1,0 +1,138 @@
+"""Train on the coins and show the result: ``demo.py configs/retinanet_convmlp_s_fpn_coins.py``.
+
+Makes the data set if it is not there, trains and evaluates through train.py and test.py, and draws
+predictions.png (the held-out part, truth beside predictions) and curves.png.
+"""
+import argparse
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+import numpy as np
+from common import ROOT, find_config, one_line_errors
+from make_coins_dataset import make
+from mmengine.config import Config
+from mmengine.runner import find_latest_checkpoint
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+# What each metric that a config can report is called in public; the first one is the headline.
+METRICS = {'coco/bbox_mAP': 'box mAP', 'coco/segm_mAP': 'mask mAP', 'mIoU': 'mIoU'}
+# Of Okabe and Ito's palette, which colour-blind readers can tell apart.
+TRUE, PREDICTED = '#56B4E9', '#E69F00'
+MIN_SCORE = 0.5
+
+
+def run(tool, *args):
+    """Run one of the tools with this Python; end with its exit status where it fails."""
+    done = subprocess.run([sys.executable, str(ROOT / 'tools' / tool), *map(str, args)])
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def read_scalars(file):
+    """The training and the validation records that MMEngine logged in one run."""
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    return [r for r in records if 'loss' in r], [r for r in records if METRICS.keys() & r.keys()]
+
+
+def draw_curves(scalars, file):
+    """Loss and metrics of a training run against its progress."""
+    train, val = read_scalars(scalars)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout='constrained')
+    left.plot([r['step'] for r in train], [r['loss'] for r in train], color=PREDICTED)
+    left.set(xlabel='iteration', ylabel='training loss', yscale='log')
+    for (key, name), marker in zip(METRICS.items(), 'os^', strict=True):
+        points = [(r['step'], r[key]) for r in val if key in r]
+        if points:
+            scale = 100 if key == 'mIoU' else 1
+            right.plot(*zip(*((step, value / scale) for step, value in points), strict=True),
+                       label=name, color='#0072B2', marker=marker,
+                       linestyle='--' if 'segm' in key else '-')
+    right.set(xlabel='epoch', ylabel='on the held-out part', ylim=(0, 1.02))
+    right.legend(loc='lower right')
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.savefig(file, dpi=150)
+
+
+def draw_instances(axes, instances, color):
+    """Outline (box xyxy, mask or None, score or None) objects on a picture."""
+    for (x1, y1, x2, y2), mask, score in instances:
+        axes.add_patch(plt.Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=color, lw=1.5))
+        if mask is not None:
+            axes.contourf(mask, levels=[0.5, 1.5], colors=[color], alpha=0.4)
+        if score is not None:
+            axes.text(x1, y1 - 1, f'{score:.2f}', color=color, fontsize=7, va='bottom')
+
+
+def draw_predictions(cfg, predictions, file):
+    """The validation image with the truth on the left and the predictions on the right."""
+    data = cfg.test_dataloader.dataset
+    root, prediction = Path(data.data_root), predictions[0]
+    photo = np.array(Image.open(prediction['img_path']))
+    figure, axes = plt.subplots(1, 2, figsize=(7, 7), layout='constrained')
+    for ax, title in zip(axes, ('truth', 'prediction'), strict=True):
+        ax.imshow(photo)
+        ax.set_title(title)
+        ax.axis('off')
+    if 'pred_sem_seg' in prediction:
+        truth = np.array(Image.open(prediction['seg_map_path'])) == 2
+        predicted = np.asarray(prediction['pred_sem_seg']['data'])[0] == 1
+        for ax, coins, color in zip(axes, (truth, predicted), (TRUE, PREDICTED), strict=True):
+            ax.contourf(coins, levels=[0.5, 1.5], colors=[color], alpha=0.5)
+    else:
+        coco = COCO(str(root / data.ann_file))
+        found = prediction['pred_instances']
+        masks = [coco_mask.decode(m) for m in found['masks']] if 'masks' in found else None
+        true = [((x, y, x + w, y + h), coco.annToMask(a) if masks else None, None)
+                for a in coco.dataset['annotations'] for x, y, w, h in [a['bbox']]]
+        draw_instances(axes[0], true, TRUE)
+        draw_instances(axes[1], [
+            (box, masks[i] if masks else None, score)
+            for i, (box, score) in enumerate(zip(found['bboxes'].tolist(),
+                                                 found['scores'].tolist(), strict=True))
+            if score >= MIN_SCORE], PREDICTED)
+    figure.savefig(file, dpi=150)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('config', help='a config for the coins')
+    parser.add_argument('--work-dir', help='default: work_dirs/NAME_OF_THE_CONFIG')
+    parser.add_argument('--cfg-options', nargs='+', default=[], help='as of tools/train.py')
+    args = parser.parse_args()
+    work_dir = Path(args.work_dir or Path('work_dirs', Path(args.config).stem))
+    options = ['--work-dir', work_dir]
+    if args.cfg_options:
+        options += ['--cfg-options', *args.cfg_options]
+
+    cfg = Config.fromfile(find_config(args.config))
+    make(Path(cfg.data_root))
+    print(f'Training {args.config}, some minutes without a GPU ...', flush=True)
+    run('train.py', args.config, *options)
+    scalars = max(work_dir.glob('*/vis_data/scalars.json'))
+    out = work_dir / 'predictions.pkl'
+    run('test.py', args.config, find_latest_checkpoint(work_dir), '--out', out, *options)
+    metrics = json.loads(max(work_dir.glob('*/2*.json')).read_text())
+
+    draw_predictions(cfg, pickle.loads(out.read_bytes()), work_dir / 'predictions.png')
+    draw_curves(scalars, work_dir / 'curves.png')
+    print()
+    for key, name in METRICS.items():
+        if key in metrics:
+            value = metrics[key] / (100 if key == 'mIoU' else 1)
+            print(f'{name} on the held-out part: {value:.3f}')
+    print(f'pictures: {work_dir / "predictions.png"}, {work_dir / "curves.png"}')
+
+
+if __name__ == '__main__':
+    with one_line_errors():
+        main()
