@@ -1,4 +1,5 @@
 """The ConvMLP backbone for MMDetection, MMSegmentation, MMPretrain and timm."""
+from . import checkpoints  # noqa: F401  registers convmlp://
 from .convmlp import ConvMLP
 from .version import __version__
 
