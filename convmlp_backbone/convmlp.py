@@ -47,15 +47,15 @@ def downsample(in_channels, out_channels):
 @contextmanager
 def _batch_norm_statistics_kept(module):
     """Inside, batch norms normalise as in training but leave their running statistics alone."""
-    norms = [m for m in module.modules()
-             if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
+    kept = [(m, m.momentum, m.num_batches_tracked) for m in module.modules()
+            if isinstance(m, _BatchNorm) and m.training]
+    for norm, _, _ in kept:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum, count in kept:
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 def run_block(block, x, with_cp):
@@ -70,8 +70,9 @@ def run_block(block, x, with_cp):
 class Tokenizer(nn.Module):
     """Image (N, in_channels, H, W) to F1 (N, channels, ceil(H / 4), ceil(W / 4))."""
 
-    def __init__(self, in_channels, channels, norm_cfg):
+    def __init__(self, in_channels, channels, norm_cfg, with_cp):
         super().__init__()
+        self.with_cp = with_cp
         self.block = nn.Sequential(
             *conv_norm_relu(in_channels, channels // 2, 3, norm_cfg, stride=2),
             *conv_norm_relu(channels // 2, channels // 2, 3, norm_cfg),
@@ -79,7 +80,7 @@ class Tokenizer(nn.Module):
             nn.MaxPool2d(3, stride=2, padding=1))
 
     def forward(self, x):
-        return self.block(x)
+        return run_block(self.block, x, self.with_cp)
 
 
 class ConvStage(nn.Module):
@@ -248,7 +249,7 @@ class ConvMLP(BaseModule):
         self.norm_eval = norm_eval
 
         last = max(out_indices)
-        self.tokenizer = Tokenizer(in_channels, channels, norm_cfg)
+        self.tokenizer = Tokenizer(in_channels, channels, norm_cfg, with_cp)
         if last >= 1:
             self.conv_stages = ConvStage(
                 channels, dims[0], dims[0], arch['conv_blocks'], norm_cfg, with_cp)

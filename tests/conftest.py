@@ -1,0 +1,47 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+# The networks in the tests are tiny: more threads would only wait for one another.
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / 'shared/data'
+sys.path.insert(0, str(ROOT / 'tools'))
+
+
+@pytest.fixture(scope='session')
+def shared_data():
+    """Real COCO, ADE20K and other samples; not part of the project for their licences."""
+    if not DATA.is_dir():
+        pytest.skip(f'real data is not there: {DATA}')
+    return DATA
+
+
+@pytest.fixture(scope='session')
+def coins(tmp_path_factory):
+    """The coins data set."""
+    from make_coins_dataset import make
+    root = tmp_path_factory.mktemp('data') / 'coins'
+    make(root)
+    return root
+
+
+@pytest.fixture
+def run_tool(tmp_path):
+    """Run a program of tools/ in an empty folder, as a user would; returns the process."""
+    def run(tool, *args, env=None, timeout=600, check=True, cwd=tmp_path):
+        path = ROOT / 'tools' / tool
+        command = ['bash', path] if path.suffix == '.sh' else [sys.executable, path]
+        done = subprocess.run(
+            [str(part) for part in (*command, *args)], cwd=cwd, text=True, timeout=timeout,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env={**os.environ, 'PYTHON': sys.executable, **(env or {})})
+        if check:
+            assert done.returncode == 0, done.stdout[-4000:]
+        return done
+    return run

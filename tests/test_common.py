@@ -1,0 +1,72 @@
+"""How the tools read a config and what they say where something is missing."""
+from argparse import Namespace
+
+import common
+import pytest
+from conftest import ROOT
+from mmengine.config import Config
+
+RETINANET = str(ROOT / 'configs/retinanet_convmlp_s_fpn_1x_coco.py')
+SEMANTIC_FPN = str(ROOT / 'configs/fpn_convmlp_s_512x512_40k_ade20k.py')
+
+
+def arguments(config=RETINANET, **changes):
+    return Namespace(**{**dict(config=config, work_dir=None, data_root=None, cfg_options=None,
+                               launcher='none', local_rank=0), **changes})
+
+
+def test_finds_shipped_configs_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ('retinanet_convmlp_s_fpn_1x_coco', 'configs/retinanet_convmlp_s_fpn_1x_coco.py'):
+        assert common.find_config(name) == RETINANET
+    (tmp_path / 'fpn_convmlp_s_coins.py').write_text('')
+    assert common.find_config('fpn_convmlp_s_coins.py') == 'fpn_convmlp_s_coins.py'
+
+
+def test_wrong_config_names_similar_ones():
+    with pytest.raises(common.UserError, match='retinanet_convmlp_s_fpn_1x_coco') as error:
+        common.find_config('configs/retinanet_convmlp_s_1x_coco.py')
+    assert 'configs/retinanet_convmlp_s_1x_coco.py' in str(error.value)
+
+
+@pytest.mark.parametrize('config, source', [(RETINANET, 'cocodataset.org'),
+                                            (SEMANTIC_FPN, 'sceneparsing.csail.mit.edu')])
+def test_missing_data_set(config, source, tmp_path):
+    with pytest.raises(common.UserError, match='--data-root') as error:
+        common.load_config(arguments(config, data_root=str(tmp_path / 'no')), ['train'])
+    assert str(tmp_path / 'no') in str(error.value) and source in str(error.value)
+
+
+def test_incomplete_data_set_names_the_file(tmp_path):
+    (tmp_path / 'annotations').mkdir()
+    with pytest.raises(common.UserError, match='instances_train2017.json'):
+        common.load_config(arguments(data_root=str(tmp_path)), ['train'])
+
+
+@pytest.mark.parametrize('config', [RETINANET, SEMANTIC_FPN])
+def test_data_root_reaches_every_data_set_and_evaluator(config, tmp_path):
+    cfg = Config.fromfile(config)
+    cfg.train_dataloader.dataset = dict(
+        type='RepeatDataset', times=2, dataset=cfg.train_dataloader.dataset)
+    common.set_data_root(cfg, str(tmp_path))
+    assert cfg.train_dataloader.dataset.dataset.data_root == str(tmp_path)
+    for split in ('val', 'test'):
+        assert cfg[f'{split}_dataloader'].dataset.data_root == str(tmp_path)
+        if 'ann_file' in cfg[f'{split}_evaluator']:
+            assert cfg[f'{split}_evaluator'].ann_file == str(
+                tmp_path / 'annotations/instances_val2017.json')
+
+
+def test_without_gpu_sync_bn_becomes_bn(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(common, 'get_device', lambda: 'cpu')
+    cfg = common.load_config(arguments(SEMANTIC_FPN), [])
+    assert cfg.model.decode_head.norm_cfg.type == 'BN'
+    assert 'BN instead of SyncBN' in capsys.readouterr().out
+    assert cfg.work_dir == 'work_dirs/fpn_convmlp_s_512x512_40k_ade20k'
+
+
+def test_with_gpu_the_config_stays(monkeypatch, capsys):
+    monkeypatch.setattr(common, 'get_device', lambda: 'cuda')
+    cfg = common.load_config(arguments(SEMANTIC_FPN), [])
+    assert cfg.model.decode_head.norm_cfg.type == 'SyncBN'
+    assert 'model_wrapper_cfg' not in cfg and capsys.readouterr().out == ''
