@@ -39,7 +39,8 @@ def test_two_processes_resume_and_test(run_tool, coins, tmp_path):
               'train_dataloader.dataset.indices=8', 'train_dataloader.batch_size=2',
               'train_dataloader.dataset.pipeline.2.scale=(64,64)',
               'model.data_preprocessor.size=(64,64)', 'train_cfg.max_epochs=2',
-              'default_hooks.checkpoint.save_best=None', 'default_hooks.checkpoint.max_keep_ckpts=2',
+              'default_hooks.checkpoint.save_best=None',
+              'default_hooks.checkpoint.max_keep_ckpts=2',
               'default_hooks.logger.interval=1']
     out = run_tool('dist_train.sh', 'fpn_convmlp_s_coins', 2, *common).stdout
     assert out.count('No GPU here: gloo, BN instead of SyncBN.') == 1

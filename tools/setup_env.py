@@ -160,9 +160,8 @@ def pip(venv, *args):
             elif line.startswith(('Downloading', '  Downloading', 'Installing collected')):
                 print('  ' + line.strip()[:90], flush=True)
     if process.returncode:
-        raise SetupError('pip failed: ' + (errors[-1] if errors else ' '.join(command)) + '. Is '
-                         'there a network, or a package index set by pip config? The next call '
-                         'goes on from here')
+        raise SetupError(f'pip {args[0]} failed: {errors[0] if errors else " ".join(args)}. Is there '
+                         'a network, or a package index in reach? The next call goes on from here')
 
 
 def compiled_wheel(venv, mmcv):

@@ -1,0 +1,57 @@
+"""The wheel: what it asks for, what it carries, and that the tools work from it."""
+import email
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from conftest import ROOT
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+    """The wheel, made from what git would check out."""
+    folder = tmp_path_factory.mktemp('wheel')
+    files = subprocess.check_output(
+        ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'], cwd=ROOT)
+    subprocess.run(['tar', '--null', '-T-', '-cf', folder / 'source.tar'], cwd=ROOT, input=files,
+                   check=True)
+    (folder / 'source').mkdir()
+    subprocess.run(['tar', '-xf', '../source.tar'], cwd=folder / 'source', check=True)
+    subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps',
+                    '--no-build-isolation', '-w', folder, folder / 'source'], check=True)
+    path, = folder.glob('*.whl')
+    return path
+
+
+def test_installs_nothing_over_an_mm_stack(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        metadata, = (n for n in archive.namelist() if n.endswith('.dist-info/METADATA'))
+        metadata = email.message_from_bytes(archive.read(metadata))
+    needed = [r for r in metadata.get_all('Requires-Dist') if 'extra ==' not in r]
+    assert needed == ['torch']
+    assert {'onedl', 'openmmlab', 'timm', 'demo', 'dev'} <= set(metadata.get_all('Provides-Extra'))
+
+
+def test_carries_configs_and_tools_for_mim(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        carried = {n for n in archive.namelist() if n.startswith('convmlp_backbone/.mim/')}
+    for folder in ('configs', 'tools'):
+        files = {f'convmlp_backbone/.mim/{path.relative_to(ROOT)}'
+                 for path in (ROOT / folder).rglob('*') if path.suffix in ('.py', '.sh')}
+        assert files and files <= carried
+
+
+def test_tools_work_from_the_wheel(wheel, tmp_path, coins):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / 'site')
+    tool = tmp_path / 'site/convmlp_backbone/.mim/tools/train.py'
+    done = subprocess.run(
+        [sys.executable, tool, 'fpn_convmlp_s_coins', '--data-root', coins, '--cfg-options',
+         'train_dataloader.dataset.indices=4', 'train_dataloader.batch_size=2',
+         'train_dataloader.dataset.pipeline.2.scale=(64,64)', 'train_cfg.max_epochs=1',
+         'model.data_preprocessor.size=(64,64)', 'default_hooks.checkpoint.save_best=None'],
+        cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={'PATH': '/usr/bin:/bin', 'PYTHONPATH': str(tmp_path / 'site')})
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert (tmp_path / 'work_dirs/fpn_convmlp_s_coins/epoch_1.pth').exists()
