@@ -94,7 +94,7 @@ def downstream(model, size='s', classes=COCO_START, state_dict=None):
         state_dict = seeded(downstream_shapes(model, size, len(classes)))
     name = 'mmseg_version' if model == 'sem_fpn' else 'mmdet_version'
     meta = {name: '2.14.0', 'mmcv_version': '1.3.9', 'CLASSES': classes,
-            'PALETTE': np.arange(3 * len(classes)).reshape(-1, 3) if model == 'sem_fpn' else None,
+            'PALETTE': np.arange(3 * len(classes)).reshape(-1, 3) % 256 if model == 'sem_fpn' else None,
             'config': "model = dict(type='RetinaNet')\n", 'env_info': 'sys.platform: linux',
             'seed': None, 'exp_name': 'x.py', 'epoch': 12, 'iter': 87960,
             'time': 'Mon Sep  6 12:00:00 2021', 'hook_msgs': dict(best_score=np.float64(0.372))}

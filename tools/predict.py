@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from common import UserError, find_config, one_line_errors
-from mmcv import imread
+from mmcv import imread, imwrite
 from mmengine.config import Config, DictAction
 from mmengine.registry import DATASETS
 from PIL import Image
@@ -28,8 +28,8 @@ def find_images(sources):
     for source in map(Path, sources):
         if not source.exists():
             raise UserError(f'no image or folder {source}')
-        images += sorted(path for path in source.iterdir() if path.suffix.lower() in IMAGES
-                         ) if source.is_dir() else [source]
+        files = sorted(source.iterdir()) if source.is_dir() else [source]
+        images += [path for path in files if path == source or path.suffix.lower() in IMAGES]
     if not images:
         raise UserError(f'no images in {", ".join(sources)}; they end in {" ".join(IMAGES)}')
     name, count = Counter(path.stem for path in images).most_common(1)[0]
@@ -111,19 +111,23 @@ def main():
         image_ids, category_ids = read_ids(args.ann_file, classes)
 
     out_dir, results, unreadable = Path(args.out_dir), [], []
-    Path(out_dir, 'pred' if segments else 'vis').mkdir(parents=True, exist_ok=True)
-    options = {} if segments else dict(pred_score_thr=args.score_thr, no_save_pred=True)
+    for folder in ('vis', 'pred') if segments else ('vis',):
+        Path(out_dir, folder).mkdir(parents=True, exist_ok=True)
+    options = {} if segments else dict(pred_score_thr=args.score_thr)
     for path in track(images, 'Predicting'):
         if imread(str(path)) is None or path.name not in image_ids:
             unreadable.append(path.name)
             continue
-        prediction = inferencer(str(path), out_dir=str(out_dir), **options)['predictions']
+        output = inferencer(str(path), return_vis=True, **options)
+        prediction, picture = output['predictions'], output['visualization']
         if segments:
             Image.fromarray(prediction.astype('uint8')).save(out_dir / 'pred' / f'{path.stem}.png')
             results.append(dict(file_name=path.name, segmentation=f'pred/{path.stem}.png'))
         else:
+            prediction, picture = prediction[0], picture[0]
             results += coco_results(
-                prediction[0], path, image_ids[path.name], category_ids, classes)
+                prediction, path, image_ids[path.name], category_ids, classes)
+        imwrite(picture[..., ::-1], str(out_dir / 'vis' / path.name))  # RGB to BGR
     with open(out_dir / 'predictions.json', 'w') as file:
         json.dump(dict(classes=classes, images=results) if segments else results, file)
     print(f'{len(images) - len(unreadable)} images: {out_dir / "vis"}, {file.name}')
