@@ -4,6 +4,7 @@ The names behind the backbone are those of MMDetection 2.x and MMSegmentation 0.
 """
 from argparse import Namespace
 from collections import OrderedDict
+from functools import cache
 
 import golden_outputs as golden
 import numpy as np
@@ -83,9 +84,12 @@ def seeded(shapes):
          else torch.randn(shape, generator=generator) * 0.02) for name, shape in shapes.items())
 
 
+_published = cache(golden.weights)
+
+
 def imagenet(size='s'):
     """The published classification checkpoint: a plain state_dict."""
-    return OrderedDict(golden.weights(size))
+    return OrderedDict(_published(size))
 
 
 def downstream(model, size='s', classes=COCO_START, state_dict=None):
