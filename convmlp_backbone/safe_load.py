@@ -136,8 +136,8 @@ def write(path, state_dict, meta, name_hash=False):
     part = path.with_name(path.name + '.part')
     try:
         if path.suffix == '.safetensors':
-            save_file = _safetensors(path).torch.save_file
-            save_file(state_dict, part, dict(format='pt', meta=json.dumps(meta)))
+            # One entry, since the order of several, and so the file's hash, is left to chance.
+            _safetensors(path).torch.save_file(state_dict, part, dict(meta=json.dumps(meta)))
         else:
             torch.save(dict(meta=meta, state_dict=state_dict), part)
         sha256 = hashlib.sha256(part.read_bytes()).hexdigest()

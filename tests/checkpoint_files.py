@@ -92,13 +92,17 @@ def imagenet(size='s'):
     return OrderedDict(_published(size))
 
 
+BACKBONE = {name: v for name, v in imagenet().items()
+            if not name.startswith(('norm.', 'head.'))}
+
+
 def downstream(model, size='s', classes=COCO_START, state_dict=None):
     """A checkpoint that MMDetection 2.x or MMSegmentation 0.x wrote at the end of training."""
     if state_dict is None:
         state_dict = seeded(downstream_shapes(model, size, len(classes)))
     name = 'mmseg_version' if model == 'sem_fpn' else 'mmdet_version'
-    meta = {name: '2.14.0', 'mmcv_version': '1.3.9', 'CLASSES': classes,
-            'PALETTE': np.arange(3 * len(classes)).reshape(-1, 3) % 256 if model == 'sem_fpn' else None,
+    palette = np.arange(3 * len(classes)).reshape(-1, 3) % 256 if model == 'sem_fpn' else None
+    meta = {name: '2.14.0', 'mmcv_version': '1.3.9', 'CLASSES': classes, 'PALETTE': palette,
             'config': "model = dict(type='RetinaNet')\n", 'env_info': 'sys.platform: linux',
             'seed': None, 'exp_name': 'x.py', 'epoch': 12, 'iter': 87960,
             'time': 'Mon Sep  6 12:00:00 2021', 'hook_msgs': dict(best_score=np.float64(0.372))}
@@ -116,3 +120,22 @@ def timm_training(size='s'):
                 state_dict_ema=OrderedDict((f'module.{n}', v) for n, v in average.items()),
                 optimizer=dict(state={}, param_groups=[]), amp_scaler=dict(scale=65536.0),
                 args=Namespace(model=f'convmlp_{size}', lr=5e-4, aa='rand-m9-mstd0.5'))
+
+
+class Code:
+    """Unpickled with trust, writes a file."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return exec, (f'open({self.path!r}, "w").close()',)
+
+
+def prefixed(prefix, state_dict):
+    return {prefix + name: v for name, v in state_dict.items()}
+
+
+def saved(path, content):
+    torch.save(content, path)
+    return path

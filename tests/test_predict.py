@@ -3,9 +3,8 @@ import json
 import checkpoint_files as files
 import numpy as np
 import pytest
+from checkpoint_files import saved
 from PIL import Image
-from test_checkpoint_tools import tool  # noqa: F401
-from test_checkpoints import restore_loaders, saved  # noqa: F401
 
 from convmlp_backbone.checkpoints import enable_safe_loading
 
@@ -13,15 +12,15 @@ SMALL = ['test_dataloader.dataset.pipeline.1.scale_factor=0.5']
 
 
 @pytest.mark.parametrize('model', ['retinanet', 'maskrcnn'])
-def test_detector(model, coins, tool, tmp_path):
+def test_detector(model, coins, call_tool, tmp_path):
     pytest.importorskip('mmdet')
     from pycocotools.coco import COCO
     path = saved('x.pth', files.downstream(model, classes=('coin',)))
     config = f'{model}_convmlp_s_fpn_coins'
     photo, annotations = coins / 'val/00.png', coins / 'annotations/instances_val.json'
-    output = tool('predict.py', config, path, photo, '--out-dir', 'out', '--ann-file', annotations,
-                  '--cfg-options', *SMALL, 'model.test_cfg.score_thr=0',
-                  'model.test_cfg.rcnn.score_thr=0' if model == 'maskrcnn' else 'x=0')
+    threshold = 'model.test_cfg.' + ('rcnn.' if model == 'maskrcnn' else '') + 'score_thr=0'
+    output = call_tool('predict.py', config, path, photo, '--out-dir', 'out',
+                       '--ann-file', annotations, '--cfg-options', *SMALL, threshold)
     assert '1 images' in output
     with Image.open('out/vis/00.png') as drawn, Image.open(photo) as image:
         assert drawn.size == image.size
@@ -40,10 +39,10 @@ def test_detector(model, coins, tool, tmp_path):
         assert all('segmentation' not in r for r in results)
 
 
-def test_segmentor(coins, tool, tmp_path):
+def test_segmentor(coins, call_tool, tmp_path):
     pytest.importorskip('mmseg')
     path = saved('x.pth', files.downstream('sem_fpn', classes=('table', 'drachma')))
-    output = tool('predict.py', 'fpn_convmlp_s_coins', path, coins / 'val', '--out-dir', 'out')
+    output = call_tool('predict.py', 'fpn_convmlp_s_coins', path, coins / 'val', '--out-dir', 'out')
     assert '1 images' in output
     with Image.open('out/vis/00.png') as drawn, Image.open('out/pred/00.png') as index:
         assert drawn.size == index.size
@@ -71,7 +70,7 @@ def test_inferencers_know_the_classes(
     assert all(v.equal(weights[name]) for name, v in model.state_dict().items())
 
 
-def test_class_names_of_the_config_where_the_file_has_none(tool, pytestconfig):
+def test_class_names_of_the_config_where_the_file_has_none(call_tool, pytestconfig):
     pytest.importorskip('mmseg')
     from mmengine.config import Config
     from predict import build_inferencer
@@ -84,21 +83,21 @@ def test_class_names_of_the_config_where_the_file_has_none(tool, pytestconfig):
 @pytest.mark.parametrize('images, words', [
     (['a/x.png', 'b/x.png'], ['2 images called x']), (['empty'], ['no images in empty']),
     (['nowhere.png'], ['no image or folder nowhere.png'])])
-def test_wrong_images(images, words, tool, tmp_path):
+def test_wrong_images(images, words, call_tool, tmp_path):
     for name in ('a', 'b', 'empty'):
         (tmp_path / name).mkdir()
     for name in ('a/x.png', 'b/x.png', 'empty/notes.txt'):
         (tmp_path / name).write_text('')
-    error = tool('predict.py', 'retinanet_convmlp_s_fpn_coins', 'x.pth', *images,
-                 '--out-dir', 'out')
+    error = call_tool('predict.py', 'retinanet_convmlp_s_fpn_coins', 'x.pth', *images,
+                      '--out-dir', 'out')
     assert all(word in error for word in words)
 
 
-def test_file_that_is_no_image_is_named_and_left_out(coins, tool, tmp_path):
+def test_file_that_is_no_image_is_named_and_left_out(coins, call_tool, tmp_path):
     pytest.importorskip('mmseg')
     path = saved('x.pth', files.downstream('sem_fpn', classes=('a', 'b')))
     (tmp_path / 'broken.jpg').write_text('no image')
-    error = tool('predict.py', 'fpn_convmlp_s_coins', path, 'broken.jpg', coins / 'val/00.png',
-                 '--out-dir', 'out')
+    error = call_tool('predict.py', 'fpn_convmlp_s_coins', path, 'broken.jpg', coins / 'val/00.png',
+                      '--out-dir', 'out')
     assert 'left out 1' in error and 'broken.jpg' in error
     assert (tmp_path / 'out/pred/00.png').is_file()

@@ -63,7 +63,8 @@ def coco_results(prediction, path, image_id, category_ids, classes):
     results = []
     masks = prediction.get('masks', [None] * len(prediction['labels']))
     for label, score, (x1, y1, x2, y2), mask in zip(
-            prediction['labels'], prediction['scores'], prediction['bboxes'], masks):
+            prediction['labels'], prediction['scores'], prediction['bboxes'], masks,
+            strict=True):
         result = dict(image_id=image_id, category_id=category_ids[label], score=score,
                       bbox=[x1, y1, x2 - x1, y2 - y1],
                       file_name=path.name, category_name=classes[label])
