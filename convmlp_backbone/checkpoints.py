@@ -2,6 +2,7 @@
 
 Also how MMEngine is made to read every file safely, see :mod:`convmlp_backbone.safe_load`.
 """
+import difflib
 import hashlib
 import os
 import re
@@ -14,7 +15,7 @@ from mmengine.runner import CheckpointLoader
 
 from .convmlp import ARCHS
 from .download import download
-from .safe_load import CheckpointError, read
+from .safe_load import CheckpointError, plain_meta, read
 
 # The published checkpoints. Configs name them by SCHEME, so that the address stands only here.
 BASE_URL = 'https://shi-labs.com/projects/convmlp/checkpoints/'
@@ -66,7 +67,9 @@ def fetch(source):
     else:
         published = source[len(base):]
         if published not in PUBLISHED:
-            raise CheckpointError(f'{source}: expected {SCHEME} and one of {", ".join(PUBLISHED)}')
+            near = difflib.get_close_matches(published, PUBLISHED, cutoff=0)
+            raise CheckpointError(f'{source} has not been published; did you mean '
+                                  f'{" or ".join(SCHEME + n for n in near)}?')
         if folder and not Path(folder).is_dir():
             raise CheckpointError(f'{FOLDER}={folder}: no such folder')
         if folder:
@@ -156,8 +159,9 @@ def describe(state_dict):
     if prefix is None:
         return f'no ConvMLP: {len(others)} tensors, {", ".join(map(str, others[:3]))} ...'
     parts = list(dict.fromkeys(name.split('.')[0] for name in others))
-    return (f'ConvMLP-{_size(weights)}, {len(weights)} tensors'
-            + (f' behind {prefix}' if prefix else '') + (f', with {", ".join(parts)}' if parts else ''))
+    where = f' behind {prefix}' if prefix else ''
+    surroundings = f', with {", ".join(parts)}' if parts else ''
+    return f'ConvMLP-{_size(weights)}, {len(weights)} tensors{where}{surroundings}'
 
 
 def _size(weights):
@@ -230,6 +234,24 @@ def load_backbone(backbone, source, trust=False):
     print_log(f'Loaded {len(weights)} tensors from {source} '
               f'({wrapper + ": " if wrapper else ""}{describe(state_dict)}); '
               f'left out: {_names(left_out)}; missing: {_names(missing)}', logger='current')
+
+
+def load_model(model, source, trust=False):
+    """Load every tensor of a detector or segmentor from a checkpoint of it and say so.
+
+    Returns:
+        dict: :func:`plain_meta` of the checkpoint.
+
+    Raises:
+        CheckpointError: No such file, or not one with the weights of this model, wholly.
+    """
+    checkpoint = load(source, trust)
+    _, state_dict = unwrap(checkpoint)
+    weights = {re.sub(r'^module\.', '', name): v for name, v in state_dict.items()}
+    require_fit(model, weights, source, state_dict)
+    model.load_state_dict(weights, strict=False)
+    print_log(f'Loaded {len(weights)} tensors from {source}', logger='current')
+    return plain_meta(checkpoint)
 
 
 def _names(names):

@@ -176,7 +176,7 @@ class ConvMLPStage(nn.Module):
         super().__init__()
         self.with_cp = with_cp
         # The drop path rises from 0 to its rate within every stage, as in the authors' code.
-        rates = torch.linspace(0, drop_path_rate, num_blocks).tolist()
+        rates = torch.linspace(0, drop_path_rate, num_blocks, device='cpu').tolist()
         self.blocks = nn.ModuleList(ConvMLPBlock(dim, mlp_ratio, rate) for rate in rates)
         self.downsample_mlp = nn.Identity() if out_dim is None else ConvDownsample(dim, out_dim)
 

@@ -5,8 +5,12 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.request import Request, urlopen
 
+from filelock import FileLock  # which torch needs, as MMEngine needs rich
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
 TIMEOUT = 30  # seconds without an answer
 ATTEMPTS = 5  # connections, where one after the other breaks off
+_COLUMNS = (TextColumn('{task.description}'), BarColumn(), DownloadColumn(), TransferSpeedColumn())
 
 
 class DownloadError(OSError):
@@ -28,8 +32,6 @@ def download(url, path, size=None, sha256=None):
     Raises:
         DownloadError: No answer, an answer other than the file, or the wrong file.
     """
-    from filelock import FileLock  # torch needs it too
-
     path = Path(path)
     if path.exists():
         return
@@ -54,40 +56,36 @@ def download(url, path, size=None, sha256=None):
 
 def _receive(url, file):
     """Write what ``url`` holds to ``file``; where the connection breaks off, go on in a new one."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (TextColumn('{task.description}'), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns) as progress:
-        bar = version = None
-        for _ in range(ATTEMPTS):
-            # Without a version the rest could be that of another file: then start again.
-            headers = {'User-Agent': 'convmlp-backbone'}
-            if version and file.tell():
-                headers.update({'Range': f'bytes={file.tell()}-', 'If-Range': version})
-            with urlopen(Request(url, headers=headers), timeout=TIMEOUT) as response:
-                if response.headers.get_content_type() == 'text/html':
-                    raise DownloadError('the answer is a web page')
-                length = response.headers['Content-Length']
-                if length is None:
-                    raise DownloadError('the answer does not tell how long the file is')
-                if response.status != 206:
-                    file.seek(0)
-                    file.truncate()
-                elif not (response.headers['Content-Range'] or '').startswith(
-                        f'bytes {file.tell()}-'):
-                    raise DownloadError('the answer is another part of the file than the wanted one')
-                total = file.tell() + int(length)
-                if bar is None:
-                    bar = progress.add_task(url.rsplit('/', 1)[-1], total=total)
-                etag = response.headers['ETag'] or 'W/'
-                version = response.headers['Last-Modified'] if etag.startswith('W/') else etag
+    version = None
+    for _ in range(ATTEMPTS):
+        # Without a version the rest could be that of another file: then start again.
+        headers = {'User-Agent': 'convmlp-backbone'}
+        if version and file.tell():
+            headers.update({'Range': f'bytes={file.tell()}-', 'If-Range': version})
+        with urlopen(Request(url, headers=headers), timeout=TIMEOUT) as response:
+            if response.headers.get_content_type() == 'text/html':
+                raise DownloadError('the answer is a web page')
+            length = response.headers['Content-Length']
+            if length is None:
+                raise DownloadError('the answer does not tell how long the file is')
+            if response.status != 206:
+                file.seek(0)
+                file.truncate()
+            elif not str(response.headers['Content-Range']).startswith(
+                    f'bytes {file.tell()}-'):
+                raise DownloadError('the answer is another part of the file than the rest')
+            total = file.tell() + int(length)
+            etag = response.headers['ETag'] or 'W/'
+            version = response.headers['Last-Modified'] if etag.startswith('W/') else etag
+            with Progress(*_COLUMNS) as progress:
+                bar = progress.add_task(url.rsplit('/', 1)[-1], total=total)
                 for chunk in _chunks(response):
                     file.write(chunk)
                     progress.update(bar, completed=file.tell())
-            if file.tell() == total:
-                return
-        raise DownloadError(f'the connection broke off {ATTEMPTS} times, '
-                            f'the last time after {file.tell()} of {total} bytes')
+        if file.tell() == total:
+            return
+    raise DownloadError(f'the connection broke off {ATTEMPTS} times, '
+                        f'the last time after {file.tell()} of {total} bytes')
 
 
 def _chunks(response):

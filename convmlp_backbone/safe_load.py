@@ -2,6 +2,7 @@
 
 A checkpoint is data: nothing here executes code from a file unless it is told to trust the file.
 """
+import hashlib
 import json
 import os
 import pickle
@@ -10,6 +11,7 @@ from argparse import Namespace
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
@@ -30,7 +32,6 @@ def _plain_types():
 
     All are containers of plain values. MMEngine's own list has ``getattr``, which opens the door.
     """
-    import numpy as np
     reconstruct, scalar = np.empty(0).__reduce__()[0], np.float64().__reduce__()[0]
     types = [HistoryBuffer, Namespace, np.ndarray, np.dtype,
              (_history_buffer_method, 'builtins.getattr')]
@@ -67,44 +68,84 @@ def read(path, trust=False, map_location='cpu'):
             raise CheckpointError(
                 f'{path} holds code ({code[1]}), not only tensors and plain values; if you trust '
                 'who made it, say so: --trust in the tools, trust=True in Python') from None
-        reason = str(error).split('WeightsUnpickler error: ')[-1].split('\n')[0]
-        raise CheckpointError(f'{path} is damaged or no checkpoint: {reason}') from None
+        reason = str(error).split('WeightsUnpickler error:')[-1].strip().split('\n')[0]
+        raise CheckpointError(f'{path} is damaged or no checkpoint: '
+                              f'{reason or type(error).__name__}') from None
     if not isinstance(content, dict):
         raise CheckpointError(f'{path} holds a {type(content).__name__}, expected a dict')
     return content
 
 
-def _read_safetensors(path):
+def _safetensors(path):
     try:
-        from safetensors import safe_open
-        with safe_open(path, 'pt') as file:
-            meta = json.loads((file.metadata() or {}).get('meta', '{}'))
-            return dict(meta=meta, state_dict={name: file.get_tensor(name) for name in file.keys()})
+        import safetensors.torch
     except ImportError:
         raise CheckpointError(f'{path} needs safetensors: pip install safetensors') from None
+    return safetensors
+
+
+def _read_safetensors(path):
+    safe_open = _safetensors(path).safe_open
+    try:
+        with safe_open(path, 'pt') as file:
+            meta = json.loads((file.metadata() or {}).get('meta', '{}'))
+            weights = {name: file.get_tensor(name) for name in file.keys()}
+            return dict(meta=plain_meta(dict(meta=meta)), state_dict=weights)
     except Exception as error:
         raise CheckpointError(f'{path} is damaged or no safetensors file: {error}') from None
 
 
-def write(path, state_dict, meta):
-    """Write weights and ``meta``, plain values, to a new ``.pth`` or ``.safetensors`` file.
+def plain_meta(checkpoint):
+    """What a published file tells about itself: class names, colours, progress, versions.
+
+    Not the config and the environment, which tell of the machine.
+    """
+    meta = checkpoint.get('meta')
+    meta = meta if isinstance(meta, dict) else {}
+    plain = {key: meta[key] for key in ('epoch', 'iter', 'mmengine_version') if key in meta}
+    # MMDetection 2.x and MMSegmentation 0.x wrote CLASSES and PALETTE right into meta.
+    dataset = {key.lower(): value for key, value in (meta.get('dataset_meta') or meta).items()}
+    if dataset.get('classes') is not None:
+        plain['dataset_meta'] = dict(classes=tuple(map(str, dataset['classes'])))
+        if isinstance(dataset.get('palette'), (list, tuple, np.ndarray)):
+            # Tuples, since the visualizers take no lists for colours.
+            plain['dataset_meta']['palette'] = [tuple(map(int, c)) for c in dataset['palette']]
+    return plain
+
+
+def write(path, state_dict, meta, name_hash=False):
+    """Write weights and ``meta`` to a new ``.pth`` or ``.safetensors`` file.
+
+    Args:
+        path (str | Path): The file to write.
+        state_dict (dict): Tensors by name.
+        meta (dict): As of :func:`plain_meta`.
+        name_hash (bool): Add the first 8 digits of the file's SHA-256 to its name.
+
+    Returns:
+        tuple[Path, str]: The file written and its SHA-256.
 
     Raises:
-        CheckpointError: ``path`` exists or ends otherwise.
+        CheckpointError: The file exists, or its name ends otherwise.
     """
     path = Path(path)
     if path.suffix not in ('.pth', '.safetensors'):
         raise CheckpointError(f'{path}: expected a name that ends in .pth or .safetensors')
-    if path.exists():
-        raise CheckpointError(f'{path} exists: not overwritten')
+    # Copies, since several tensors may share, or fill only a part of, one memory.
+    state_dict = {name: v.detach().cpu().clone().contiguous() for name, v in state_dict.items()}
     part = path.with_name(path.name + '.part')
-    state_dict = {name: tensor.detach().cpu().clone() for name, tensor in state_dict.items()}
     try:
         if path.suffix == '.safetensors':
-            from safetensors.torch import save_file
-            save_file(state_dict, part, dict(format='pt', meta=json.dumps(meta)))
+            # One entry, since the order of several, and so the file's hash, is left to chance.
+            _safetensors(path).torch.save_file(state_dict, part, dict(meta=json.dumps(meta)))
         else:
             torch.save(dict(meta=meta, state_dict=state_dict), part)
+        sha256 = hashlib.sha256(part.read_bytes()).hexdigest()
+        if name_hash:
+            path = path.with_name(f'{path.stem}-{sha256[:8]}{path.suffix}')
+        if path.exists():
+            raise CheckpointError(f'{path} exists: not overwritten')
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+    return path, sha256

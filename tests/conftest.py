@@ -1,4 +1,5 @@
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -45,3 +46,35 @@ def run_tool(tmp_path):
             assert done.returncode == 0, done.stdout[-4000:]
         return done
     return run
+
+
+@pytest.fixture
+def call_tool(tmp_path, monkeypatch, capsys):
+    """Run a tool in this process and an empty folder; returns what it prints, its error too."""
+    import mmengine
+    monkeypatch.chdir(tmp_path)
+    # MMEngine prettifies the config four times a run, which takes most of the time.
+    monkeypatch.setattr(mmengine.Config, 'pretty_text', property(lambda cfg: ''))
+
+    def run(name, *args):
+        monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
+        try:
+            runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
+        except SystemExit as exit:
+            assert isinstance(exit.code, str), capsys.readouterr()
+            return exit.code
+        return capsys.readouterr().out
+    return run
+
+
+@pytest.fixture
+def restore_loaders():
+    """Undoes enable_safe_loading() after the test."""
+    import mmengine.runner.checkpoint as module
+    from mmengine.runner import CheckpointLoader
+
+    from convmlp_backbone import checkpoints
+    schemes, from_http = dict(CheckpointLoader._schemes), module.load_from_http
+    yield
+    CheckpointLoader._schemes, module.load_from_http = schemes, from_http
+    checkpoints._trust_all = False

@@ -38,6 +38,8 @@ def add_config_arguments(parser):
                         help='change entries of the config, such as train_cfg.max_epochs=24')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                         help='how the processes of a distributed job were started')
+    parser.add_argument('--trust', action='store_true', help='run the code that checkpoints hold, '
+                        'if any (default: refuse such files)')
     # torch.distributed.launch of old passes it; torchrun sets the variable instead.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
@@ -49,6 +51,8 @@ def load_config(args, splits):
         args (Namespace): ``config`` and the arguments of :func:`add_config_arguments`.
         splits (Sequence[str]): The parts of the data set the job will read, such as ``'train'``.
     """
+    from convmlp_backbone.checkpoints import enable_safe_loading
+    enable_safe_loading(args.trust)
     cfg = Config.fromfile(find_config(args.config))
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)

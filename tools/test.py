@@ -8,11 +8,13 @@ import os
 from common import add_config_arguments, check_checkpoint, load_config, one_line_errors
 from mmengine.runner import Runner
 
+from convmlp_backbone.checkpoints import load_model
+
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='path of a config, or the name of a shipped one')
-    parser.add_argument('checkpoint', help='path or URL of a checkpoint')
+    parser.add_argument('checkpoint', help='path, URL or convmlp://NAME')
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to this file')
     parser.add_argument('--show-dir', metavar='DIR', help='draw the predictions into this folder')
     add_config_arguments(parser)
@@ -23,7 +25,7 @@ def main():
     args = parse_args()
     check_checkpoint(args.checkpoint)
     cfg = load_config(args, splits=['test'])
-    cfg.load_from = args.checkpoint
+    cfg.load_from, cfg.resume = None, False
     if args.show_dir:
         cfg.default_hooks.visualization.draw = True
         cfg.visualizer.save_dir = os.path.abspath(args.show_dir)
@@ -35,7 +37,10 @@ def main():
         evaluators = cfg.test_evaluator
         cfg.test_evaluator = [*(evaluators if isinstance(evaluators, list) else [evaluators]),
                               dict(type=dump, out_file_path=args.out)]
-    Runner.from_cfg(cfg).test()
+    runner = Runner.from_cfg(cfg)
+    # MMEngine would go on with what fits.
+    load_model(getattr(runner.model, 'module', runner.model), args.checkpoint)
+    runner.test()
 
 
 if __name__ == '__main__':

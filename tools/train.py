@@ -8,6 +8,8 @@ from common import UserError, add_config_arguments, check_checkpoint, load_confi
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
+from convmlp_backbone.checkpoints import load
+
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
@@ -38,6 +40,9 @@ def main():
         cfg.load_from = None if args.resume == 'auto' else args.resume
     if cfg.get('load_from'):
         check_checkpoint(cfg.load_from)
+        if cfg.resume and 'message_hub' not in load(cfg.load_from):
+            raise UserError(f'{cfg.load_from} tells nothing of a training run to resume; to start '
+                            f'from its weights: --cfg-options load_from={cfg.load_from}')
     Runner.from_cfg(cfg).train()
 
 
