@@ -8,5 +8,5 @@ model = dict(
     neck=dict(in_channels=[64, 128, 256, 512]),
     decode_head=dict(num_classes=2))
 default_hooks = dict(
-    logger=dict(interval=4), checkpoint=dict(by_epoch=True, interval=1, max_keep_ckpts=1))
+    logger=dict(interval=8), checkpoint=dict(by_epoch=True, interval=1, max_keep_ckpts=1))
 log_processor = dict(by_epoch=True)

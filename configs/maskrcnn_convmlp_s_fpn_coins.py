@@ -12,4 +12,4 @@ model = dict(
     test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=100)))
 val_evaluator = dict(metric=['bbox', 'segm'])
 test_evaluator = val_evaluator
-default_hooks = dict(logger=dict(interval=4), checkpoint=dict(max_keep_ckpts=1))
+default_hooks = dict(logger=dict(interval=8), checkpoint=dict(max_keep_ckpts=1))

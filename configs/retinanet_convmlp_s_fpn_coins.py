@@ -6,4 +6,4 @@ model = dict(
     backbone=dict(type='ConvMLP', arch='s'),
     neck=dict(in_channels=[64, 128, 256, 512]),
     bbox_head=dict(num_classes=1))
-default_hooks = dict(logger=dict(interval=4), checkpoint=dict(max_keep_ckpts=1))
+default_hooks = dict(logger=dict(interval=8), checkpoint=dict(max_keep_ckpts=1))

@@ -18,7 +18,7 @@ from skimage import data, filters, io, measure, segmentation
 
 SPLIT_COLUMN = 250  # cuts one coin in two; each half is annotated as far as it is seen
 NUM_CROPS = 32
-CROP_SIZE = 192  # pixels
+CROP_SIZE = 250  # pixels: all of the training part's width, so the crops differ in height only
 MIN_AREA = 150  # pixels; a smaller piece of a coin at the edge of a crop is background
 
 

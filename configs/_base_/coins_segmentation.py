@@ -13,12 +13,12 @@ train_pipeline = [
     dict(type='PackSegInputs')]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    # The crops of the training part are enlarged from 192 to 256 pixels, so this one is too.
-    dict(type='Resize', scale_factor=4 / 3),
+    # The crops of the training part are enlarged from 250 to 256 pixels, so this one is too.
+    dict(type='Resize', scale_factor=256 / 250),
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='PackSegInputs')]
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=2,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),

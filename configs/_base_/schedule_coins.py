@@ -1,4 +1,4 @@
-"""80 iterations from scratch: a few minutes on two cores without a GPU."""
+"""160 iterations from scratch: a few minutes on two cores without a GPU."""
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=4e-4, weight_decay=1e-4),
