@@ -3,7 +3,8 @@ from mmengine.registry import MODELS
 from mmpretrain.models import ImageClassifier, LinearClsHead
 from torch import nn
 
-from . import torchvision_dataset  # noqa: F401  (registers it)
+from . import torchvision_dataset  # noqa: F401  registers it
+from .checkpoints import load, unwrap
 
 
 @MODELS.register_module()
@@ -30,13 +31,40 @@ class ConvMLPClsHead(LinearClsHead):
 class ConvMLPClassifier(ImageClassifier):
     """MMPretrain's ``ImageClassifier``, which also loads checkpoints of the published names.
 
-    Those have the backbone's parts at the top, ``norm.*`` and ``head.*``.
+    Where the backbone starts from a file, so does the head's LayerNorm, as in the authors'
+    fine-tuning; the Linear, whose number of classes may be another, does not.
     """
 
+    def init_weights(self):
+        super().init_weights()
+        init_cfg = self.backbone.init_cfg or {}
+        if init_cfg.get('type') == 'Pretrained':
+            weights = rename_published(unwrap(load(init_cfg['checkpoint']))[1])
+            norm = {name.removeprefix('head.norm.'): weight for name, weight in weights.items()
+                    if name.startswith('head.norm.')}
+            if norm:
+                self.head.norm.load_state_dict(norm)
+
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
-        if any(name.startswith(f'{prefix}tokenizer.') for name in state_dict):
-            for name in list(state_dict):
-                part = name[len(prefix):].split('.')[0]
-                new = {'norm': 'head.norm', 'head': 'head.fc'}.get(part, f'backbone.{part}')
-                state_dict[prefix + new + name[len(prefix + part):]] = state_dict.pop(name)
+        renamed = rename_published(state_dict, prefix)
+        state_dict.clear()
+        state_dict.update(renamed)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def rename_published(state_dict, prefix=''):
+    """The weights under the names of :class:`ConvMLPClassifier`, if they have the published ones.
+
+    Args:
+        state_dict (dict[str, Tensor]): Weights with the backbone's parts, ``norm.*`` and ``head.*``
+            behind ``prefix``; any other is returned as it is.
+    """
+    if f'{prefix}tokenizer.block.0.weight' not in state_dict:
+        return dict(state_dict)
+    parts = {'norm': 'head.norm', 'head': 'head.fc'}
+
+    def rename(name):
+        part, rest = name.removeprefix(prefix).split('.', 1)
+        return f'{prefix}{parts.get(part, f"backbone.{part}")}.{rest}'
+
+    return {rename(name): weight for name, weight in state_dict.items()}

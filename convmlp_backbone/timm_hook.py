@@ -12,7 +12,14 @@ def _register():
     try:
         importlib.import_module('.timm_models', __package__)
     except ImportError as error:
-        warnings.warn(f'convmlp_s, convmlp_m and convmlp_l are not registered in this timm: {error}')
+        warnings.warn(f'this timm gets no ConvMLP models: {error}', stacklevel=2)
+
+
+def _then_register(execute):
+    def execute_and_register(module):
+        execute(module)
+        _register()
+    return execute_and_register
 
 
 class _TimmFinder:
@@ -22,15 +29,9 @@ class _TimmFinder:
         if name != 'timm':
             return None
         for finder in sys.meta_path:
-            spec = None if isinstance(finder, _TimmFinder) else finder.find_spec(name, path, target)
-            if spec is not None:
-                execute = spec.loader.exec_module
-
-                def execute_and_register(module):
-                    execute(module)
-                    _register()
-
-                spec.loader.exec_module = execute_and_register
+            spec = not isinstance(finder, _TimmFinder) and finder.find_spec(name, path, target)
+            if spec:
+                spec.loader.exec_module = _then_register(spec.loader.exec_module)
                 return spec
 
 

@@ -1,4 +1,4 @@
-"""ConvMLP for timm: ``timm.create_model('convmlp_s')``, and m and l, after ``import convmlp_backbone``.
+"""ConvMLP for timm: ``import convmlp_backbone``, then ``timm.create_model('convmlp_s')``, m or l.
 
 The backbone's own modules with the published classifier: LayerNorm over the channels at every
 location, mean over the locations, Linear. Parameter names are the published ones.
@@ -6,14 +6,14 @@ location, mean over the locations, Linear. Parameter names are the published one
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import LayerNorm2d, create_classifier
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import (build_model_with_cfg, generate_default_cfgs, register_model,
+                         resolve_pretrained_cfg)
 from timm.models._features import feature_take_indices
 from torch import nn
 from torchvision.ops import Permute
 
+from .checkpoints import BASE_URL, fetch
 from .convmlp import ConvMLP, init_parameters
-
-BASE_URL = 'https://shi-labs.com/projects/convmlp/checkpoints/'  # until checkpoints.py has it
 
 
 class ConvMLPClassifier(nn.Module):
@@ -40,8 +40,8 @@ class ConvMLPClassifier(nn.Module):
         self.channels_first = Permute([0, 3, 1, 2])
         modules = 'tokenizer', 'conv_stages', 'stages.0.downsample_mlp.downsample', 'channels_first'
         self.feature_info = [
-            dict(num_chs=channels, reduction=stride, module=module)
-            for channels, stride, module in zip(net.out_channels, net.out_strides, modules)]
+            dict(num_chs=net.out_channels[i], reduction=net.out_strides[i], module=modules[i])
+            for i in range(4)]
         self.num_features = self.head_hidden_size = net.out_channels[-1]
         self.norm = LayerNorm2d(self.num_features, eps=1e-5)
         self.head_drop = nn.Dropout(drop_rate)
@@ -69,14 +69,15 @@ class ConvMLPClassifier(nn.Module):
             x (Tensor): Images.
             indices (int | Sequence[int], optional): The last so many levels, or these; None: all.
             norm (bool): Normalise F4.
-            stop_early (bool): Compute nothing behind the last of the levels.
+            stop_early (bool): Nothing behind the last level is computed if only levels are wanted,
+                and everything otherwise, whatever this says.
             output_fmt (str): Must be ``'NCHW'``.
             intermediates_only (bool): Return the list of levels instead of (features, levels).
         """
         if output_fmt != 'NCHW':
             raise ValueError(f'output_fmt={output_fmt!r}: expected NCHW')
         wanted, last = feature_take_indices(4, indices)
-        if not (stop_early and intermediates_only):
+        if not intermediates_only:
             last = 3
         levels = [self.tokenizer(x)]
         if last >= 1:
@@ -165,9 +166,13 @@ default_cfgs = generate_default_cfgs(
     {**_published('convmlp_s'), **_published('convmlp_m'), **_published('convmlp_l')})
 
 
-def _create(name, pretrained, **kwargs):
+def _create(name, pretrained, pretrained_cfg=None, pretrained_cfg_overlay=None, **kwargs):
+    overlay = dict(pretrained_cfg_overlay or {})
+    cfg = resolve_pretrained_cfg(name, pretrained_cfg, overlay)
+    if pretrained and (cfg.url or '').startswith(BASE_URL) and not cfg.file:
+        overlay['file'] = str(fetch(cfg.url))  # looks into CONVMLP_CHECKPOINTS first
     return build_model_with_cfg(
-        ConvMLPClassifier, name, pretrained,
+        ConvMLPClassifier, name, pretrained, pretrained_cfg, overlay,
         feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls='getter'), **kwargs)
 
 

@@ -9,7 +9,7 @@ from mmengine.registry import DATASETS
 
 @DATASETS.register_module()
 class TorchvisionDataset:
-    """A torchvision data set for MMPretrain: ``dict(type='TorchvisionDataset', name='CIFAR10', ...)``.
+    """A torchvision data set for MMPretrain: ``dict(type='TorchvisionDataset', name='CIFAR10')``.
 
     The pipeline starts with the image, in BGR as MMCV's loaders give it: it needs no
     ``LoadImageFromFile``.
