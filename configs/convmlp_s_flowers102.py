@@ -10,4 +10,4 @@ model = dict(
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6 / 5e-4, by_epoch=True, begin=0, end=11),
-    dict(type='CosineAnnealingLR', eta_min=1e-8, by_epoch=True, begin=0, end=50)]
+    dict(type='CosineAnnealingLR', eta_min=1e-8, T_max=50, by_epoch=True, begin=0, end=51)]

@@ -102,7 +102,9 @@ class Tokenizer(nn.Module):
             nn.MaxPool2d(3, stride=2, padding=1))
 
     def forward(self, x):
-        return run_block(self.block, x, self.with_cp)
+        if self.with_cp and not torch.jit.is_scripting():
+            return run_checkpointed(self.block, x)
+        return self.block(x)
 
 
 class ConvStage(nn.Module):

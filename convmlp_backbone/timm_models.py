@@ -6,8 +6,12 @@ location, mean over the locations, Linear. Parameter names are the published one
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import LayerNorm2d, create_classifier
-from timm.models import (build_model_with_cfg, generate_default_cfgs, register_model,
-                         resolve_pretrained_cfg)
+from timm.models import (
+    build_model_with_cfg,
+    generate_default_cfgs,
+    register_model,
+    resolve_pretrained_cfg,
+)
 from timm.models._features import feature_take_indices
 from torch import nn
 from torchvision.ops import Permute
@@ -117,8 +121,8 @@ class ConvMLPClassifier(nn.Module):
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable=True):
-        for stage in (self.conv_stages, *self.stages):
-            stage.with_cp = enable
+        for part in (self.tokenizer, self.conv_stages, *self.stages):
+            part.with_cp = enable
 
     @torch.jit.ignore
     def no_weight_decay(self):

@@ -1,4 +1,4 @@
-"""Any folder with train/CLASS/*.jpg and val/CLASS/*.jpg, in small."""
+"""Any folder with train/CLASS/*.jpg and val/CLASS/*.jpg, as small pictures."""
 data_root = 'data/imagefolder'
 data_source = 'photos: one folder a class, in train/ and in val/'
 data_preprocessor = dict(
@@ -6,14 +6,14 @@ data_preprocessor = dict(
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=80, crop_ratio_range=(0.6, 1.0)),
+    dict(type='RandomResizedCrop', scale=64, crop_ratio_range=(0.6, 1.0)),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs')]
-# The whole photo: its edges show where a dress or trousers end.
+# The whole photo, however long.
 test_pipeline = [
-    dict(type='LoadImageFromFile'), dict(type='Resize', scale=(80, 80)), dict(type='PackInputs')]
+    dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64)), dict(type='PackInputs')]
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=16,
     num_workers=1,
     persistent_workers=True,
     drop_last=True,

@@ -5,7 +5,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(bias_decay_mult=0., flat_decay_mult=0.))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6 / 3e-4, by_epoch=True, begin=0, end=11),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=0, end=50)]
+    dict(type='CosineAnnealingLR', eta_min=1e-5, T_max=50, by_epoch=True, begin=0, end=51)]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=60, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
