@@ -4,14 +4,8 @@ The backbone's own modules with the published classifier: LayerNorm over the cha
 location, mean over the locations, Linear. Parameter names are the published ones.
 """
 import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm import models
 from timm.layers import LayerNorm2d, create_classifier
-from timm.models import (
-    build_model_with_cfg,
-    generate_default_cfgs,
-    register_model,
-    resolve_pretrained_cfg,
-)
 from timm.models._features import feature_take_indices
 from torch import nn
 from torchvision.ops import Permute
@@ -67,7 +61,7 @@ class ConvMLPClassifier(nn.Module):
 
     def forward_intermediates(self, x, indices=None, norm=False, stop_early=False,
                               output_fmt='NCHW', intermediates_only=False):
-        """The levels F1 to F4 that ``indices`` names, by themselves or after the final features.
+        """The levels F1 to F4 that ``indices`` names, alone or as (final features, levels).
 
         Args:
             x (Tensor): Images.
@@ -118,6 +112,8 @@ class ConvMLPClassifier(nn.Module):
         self.global_pool, self.head = create_classifier(
             self.num_features, num_classes, pool_type=global_pool)
         init_parameters(self.head)
+        like = next(self.parameters())
+        self.head.to(like.device, like.dtype)
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable=True):
@@ -142,54 +138,52 @@ class ConvMLPClassifier(nn.Module):
                     ('^norm', previous)])
 
 
-def _cfg(file, num_classes=1000, crop_pct=1.0, mean=IMAGENET_DEFAULT_MEAN,
-         std=IMAGENET_DEFAULT_STD):
+# The published files of every size. register_model reads default_cfgs, so it stands before it.
+TAGS = {
+    'in1k': dict(file='imagenet', num_classes=1000, crop_pct=0.9, mean=(0.485, 0.456, 0.406),
+                 std=(0.229, 0.224, 0.225)),
+    'cifar10': dict(file='cifar10', num_classes=10, mean=(0.4914, 0.4822, 0.4465),
+                    std=(0.2470, 0.2435, 0.2616)),
+    'cifar100': dict(file='cifar100', num_classes=100, mean=(0.5071, 0.4867, 0.4408),
+                     std=(0.2675, 0.2565, 0.2761)),
+    'flowers102': dict(file='flowers102', num_classes=102, mean=(0.4353, 0.3773, 0.2872),
+                       std=(0.2966, 0.2455, 0.2698)),
+}
+
+
+def _cfg(size, file, crop_pct=1.0, **facts):
     return dict(
-        url=BASE_URL + file, num_classes=num_classes, input_size=(3, 224, 224), pool_size=(7, 7),
-        crop_pct=crop_pct, interpolation='bicubic', mean=mean, std=std,
-        first_conv='tokenizer.block.0', classifier='head', license='apache-2.0',
-        origin_url='https://github.com/SHI-Labs/Convolutional-MLPs', paper_ids='arXiv:2109.04454',
-        paper_name='ConvMLP: Hierarchical Convolutional MLPs for Vision')
+        url=f'{BASE_URL}convmlp_{size}_{file}.pth', input_size=(3, 224, 224), pool_size=(7, 7),
+        crop_pct=crop_pct, interpolation='bicubic', first_conv='tokenizer.block.0',
+        classifier='head', license='apache-2.0', paper_ids='arXiv:2109.04454',
+        paper_name='ConvMLP: Hierarchical Convolutional MLPs for Vision',
+        origin_url='https://github.com/SHI-Labs/Convolutional-MLPs', **facts)
 
 
-def _published(name):
-    """The pretrained tags of one size; the first is timm's default."""
-    return {
-        f'{name}.in1k': _cfg(f'{name}_imagenet.pth', crop_pct=0.9),
-        f'{name}.cifar10': _cfg(f'{name}_cifar10.pth', 10, mean=(0.4914, 0.4822, 0.4465),
-                                std=(0.2470, 0.2435, 0.2616)),
-        f'{name}.cifar100': _cfg(f'{name}_cifar100.pth', 100, mean=(0.5071, 0.4867, 0.4408),
-                                 std=(0.2675, 0.2565, 0.2761)),
-        f'{name}.flowers102': _cfg(f'{name}_flowers102.pth', 102, mean=(0.4353, 0.3773, 0.2872),
-                                   std=(0.2966, 0.2455, 0.2698)),
-    }
-
-
-# register_model reads it, so it stands before the models.
-default_cfgs = generate_default_cfgs(
-    {**_published('convmlp_s'), **_published('convmlp_m'), **_published('convmlp_l')})
+default_cfgs = models.generate_default_cfgs({
+    f'convmlp_{size}.{tag}': _cfg(size, **facts) for size in 'sml' for tag, facts in TAGS.items()})
 
 
 def _create(name, pretrained, pretrained_cfg=None, pretrained_cfg_overlay=None, **kwargs):
     overlay = dict(pretrained_cfg_overlay or {})
-    cfg = resolve_pretrained_cfg(name, pretrained_cfg, overlay)
+    cfg = models.resolve_pretrained_cfg(name, pretrained_cfg, overlay)
     if pretrained and (cfg.url or '').startswith(BASE_URL) and not cfg.file:
         overlay['file'] = str(fetch(cfg.url))  # looks into CONVMLP_CHECKPOINTS first
-    return build_model_with_cfg(
+    return models.build_model_with_cfg(
         ConvMLPClassifier, name, pretrained, pretrained_cfg, overlay,
         feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls='getter'), **kwargs)
 
 
-@register_model
+@models.register_model
 def convmlp_s(pretrained=False, **kwargs):
     return _create('convmlp_s', pretrained, **{'arch': 's', **kwargs})
 
 
-@register_model
+@models.register_model
 def convmlp_m(pretrained=False, **kwargs):
     return _create('convmlp_m', pretrained, **{'arch': 'm', **kwargs})
 
 
-@register_model
+@models.register_model
 def convmlp_l(pretrained=False, **kwargs):
     return _create('convmlp_l', pretrained, **{'arch': 'l', **kwargs})

@@ -207,7 +207,8 @@ train_cfg = dict(max_epochs=4, val_interval=4)
     assert figures[0] == figures[1]
 
     cfg = Config.fromfile(CONFIGS / 'retinanet_convmlp_s_fpn_1x_coco.py')
-    cfg.model.backbone.update(arch=TINY, init_cfg=dict(type='Pretrained', checkpoint=str(best)))
+    cfg.merge_from_dict({'model.backbone.init_cfg.checkpoint': str(best)})
+    cfg.model.backbone.arch = TINY
     cfg.model.neck.in_channels = [8, 8, 16, 24]
     init_default_scope('mmdet')
     detector = MODELS.build(cfg.model)

@@ -122,6 +122,8 @@ def test_head():
     assert model.train().forward_head(features, pre_logits=True).eq(0).any()
     model.reset_classifier(7)
     assert model(images()).shape == (2, 7) and model.num_classes == 7
+    model.double().reset_classifier(3)
+    assert model(images().double()).shape == (2, 3)
 
 
 @pytest.mark.parametrize('global_pool, width', [('avg', 24), ('max', 24), ('catavgmax', 48)])

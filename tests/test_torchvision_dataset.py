@@ -1,4 +1,5 @@
 import pickle
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +63,16 @@ def test_wrong_names():
         TorchvisionDataset('Cifar10')
     with pytest.raises(ValueError, match='train and test'):
         TorchvisionDataset('CIFAR10', split='val')
+
+
+def test_example_of_the_documentation(tmp_path):
+    text = (CONFIGS.parent / 'docs/classification.md').read_text()
+    example = text[text.index("    _base_ = ['configs/"):].split('\n\n')[0]
+    (tmp_path / 'food.py').write_text(
+        textwrap.dedent(example).replace('configs/', f'{CONFIGS.as_posix()}/'))
+    cfg = Config.fromfile(tmp_path / 'food.py')
+    for loader, split in (('train', 'train'), ('val', 'test'), ('test', 'test')):
+        dataset = cfg[f'{loader}_dataloader'].dataset
+        assert (dataset.name, dataset.data_root, dataset.split) == (
+            'Food101', 'data/food101', split)
+    assert cfg.model.head.num_classes == cfg.data_preprocessor.num_classes == 101
