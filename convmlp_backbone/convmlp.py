@@ -10,6 +10,7 @@ import torch
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
@@ -24,6 +25,11 @@ ARCHS = {
     'l': dict(channels=96, conv_blocks=3, dims=(192, 384, 768),
               mlp_blocks=(4, 8, 3), mlp_ratio=3),
 }
+
+# Optional keys of an arch, for the paper's ablation. With conv_blocks=0, which turns off the conv
+# stage, and both of these False (patch merging instead of strided convolutions; no depthwise
+# convolution and no norm before it), what remains is the Pure-MLP baseline.
+ABLATION = dict(conv_downsample=True, depthwise=True)
 
 
 def norm_layer(cfg, channels):
@@ -40,8 +46,24 @@ def conv_norm_relu(in_channels, out_channels, kernel_size, norm_cfg, stride=1):
     return conv, norm_layer(norm_cfg, out_channels), nn.ReLU(inplace=True)
 
 
-def downsample(in_channels, out_channels):
-    return nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
+class PatchMerging(nn.Module):
+    """Half the size without a convolution, as in Swin (https://arxiv.org/abs/2103.14030)."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * in_channels)
+        self.reduction = nn.Linear(4 * in_channels, out_channels, bias=False)
+
+    def forward(self, x):
+        x = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
+        x = F.pixel_unshuffle(x, 2).permute(0, 2, 3, 1)
+        return self.reduction(self.norm(x)).permute(0, 3, 1, 2)
+
+
+def downsample(in_channels, out_channels, conv):
+    if conv:
+        return nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
+    return PatchMerging(in_channels, out_channels)
 
 
 @contextmanager
@@ -58,9 +80,9 @@ def _batch_norm_statistics_kept(module):
             norm.momentum, norm.num_batches_tracked = momentum, count
 
 
-def run_block(block, x, with_cp):
-    """``block(x)``; if ``with_cp``, its activations are computed again in the backward pass."""
-    if not (with_cp and torch.is_grad_enabled()):
+def run_checkpointed(block, x):
+    """``block(x)``, with its activations computed again in the backward pass instead of kept."""
+    if not torch.is_grad_enabled():
         return block(x)
     # The second forward pass must not update the running statistics a second time.
     return checkpoint(block, x, use_reentrant=False,
@@ -80,13 +102,16 @@ class Tokenizer(nn.Module):
             nn.MaxPool2d(3, stride=2, padding=1))
 
     def forward(self, x):
-        return run_block(self.block, x, self.with_cp)
+        if self.with_cp and not torch.jit.is_scripting():
+            return run_checkpointed(self.block, x)
+        return self.block(x)
 
 
 class ConvStage(nn.Module):
     """Residual bottleneck blocks of convolutions, F1 to F2 (half the size); paper, section 3.3."""
 
-    def __init__(self, channels, hidden_channels, out_channels, num_blocks, norm_cfg, with_cp):
+    def __init__(self, channels, hidden_channels, out_channels, num_blocks, norm_cfg,
+                 conv_downsample, with_cp):
         super().__init__()
         self.with_cp = with_cp
         self.conv_blocks = nn.ModuleList(
@@ -95,11 +120,14 @@ class ConvStage(nn.Module):
                 *conv_norm_relu(hidden_channels, hidden_channels, 3, norm_cfg),
                 *conv_norm_relu(hidden_channels, channels, 1, norm_cfg))
             for _ in range(num_blocks))
-        self.downsample = downsample(channels, out_channels)
+        self.downsample = downsample(channels, out_channels, conv_downsample)
 
     def forward(self, x):
         for block in self.conv_blocks:
-            x = x + run_block(block, x, self.with_cp)
+            if self.with_cp and not torch.jit.is_scripting():
+                x = x + run_checkpointed(block, x)
+            else:
+                x = x + block(x)
         return self.downsample(x)
 
 
@@ -116,7 +144,7 @@ class DropPath(nn.Module):
     def forward(self, x):
         if self.p == 0 or not self.training:
             return x
-        keep = x.new_empty((x.shape[0],) + (1,) * (x.dim() - 1)).bernoulli_(1 - self.p)
+        keep = x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(1 - self.p)
         return x * keep.div_(1 - self.p)
 
     def extra_repr(self):
@@ -142,12 +170,13 @@ class ConvMLPBlock(nn.Module):
     Only the MLPs have a residual connection; the convolution has none.
     """
 
-    def __init__(self, dim, mlp_ratio, drop_path):
+    def __init__(self, dim, mlp_ratio, depthwise, drop_path):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
         self.channel_mlp1 = MLP(dim, int(dim * mlp_ratio))
-        self.connect_norm = nn.LayerNorm(dim)
-        self.connect = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=False)
+        self.connect_norm = nn.LayerNorm(dim) if depthwise else nn.Identity()
+        self.connect = (nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=False) if depthwise
+                        else nn.Identity())
         self.norm2 = nn.LayerNorm(dim)
         self.channel_mlp2 = MLP(dim, int(dim * mlp_ratio))
         self.drop_path = DropPath(drop_path)
@@ -159,11 +188,11 @@ class ConvMLPBlock(nn.Module):
 
 
 class ConvDownsample(nn.Module):
-    """Half the size of (N, H, W, in_channels) by a strided convolution."""
+    """Half the size of (N, H, W, in_channels)."""
 
-    def __init__(self, in_channels, out_channels):
+    def __init__(self, in_channels, out_channels, conv):
         super().__init__()
-        self.downsample = downsample(in_channels, out_channels)
+        self.downsample = downsample(in_channels, out_channels, conv)
 
     def forward(self, x):
         return self.downsample(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -172,17 +201,23 @@ class ConvDownsample(nn.Module):
 class ConvMLPStage(nn.Module):
     """Conv-MLP blocks, then a downsampling unless ``out_dim`` is None; channels last in and out."""
 
-    def __init__(self, dim, out_dim, num_blocks, mlp_ratio, drop_path_rate, with_cp):
+    def __init__(self, dim, out_dim, num_blocks, mlp_ratio, depthwise, conv_downsample,
+                 drop_path_rate, with_cp):
         super().__init__()
         self.with_cp = with_cp
         # The drop path rises from 0 to its rate within every stage, as in the authors' code.
         rates = torch.linspace(0, drop_path_rate, num_blocks, device='cpu').tolist()
-        self.blocks = nn.ModuleList(ConvMLPBlock(dim, mlp_ratio, rate) for rate in rates)
-        self.downsample_mlp = nn.Identity() if out_dim is None else ConvDownsample(dim, out_dim)
+        self.blocks = nn.ModuleList(
+            ConvMLPBlock(dim, mlp_ratio, depthwise, rate) for rate in rates)
+        self.downsample_mlp = (nn.Identity() if out_dim is None
+                               else ConvDownsample(dim, out_dim, conv_downsample))
 
     def forward(self, x):
         for block in self.blocks:
-            x = run_block(block, x, self.with_cp)
+            if self.with_cp and not torch.jit.is_scripting():
+                x = run_checkpointed(block, x)
+            else:
+                x = block(x)
         return self.downsample_mlp(x)
 
 
@@ -190,11 +225,10 @@ def init_parameters(module):
     """Initialise one layer as the authors do."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+    if isinstance(module, (nn.Linear, nn.Conv2d)) and module.bias is not None:
+        nn.init.zeros_(module.bias)
 
 
 @MODELS.register_module()
@@ -205,7 +239,8 @@ class ConvMLP(BaseModule):
     96, 192, 384, 768 in size l. What lies behind the last wanted level is not built.
 
     Args:
-        arch (str | dict): ``'s'``, ``'m'``, ``'l'``, or a dict like those in :data:`ARCHS`.
+        arch (str | dict): ``'s'``, ``'m'``, ``'l'``, or a dict with the keys of those in
+            :data:`ARCHS` and, optionally, of :data:`ABLATION`.
         in_channels (int): Channels of the image.
         out_indices (Sequence[int]): The levels to return, 0 (F1) to 3 (F4), in this order.
         drop_path_rate (float): Stochastic depth of every Conv-MLP stage's last block, in [0, 1).
@@ -252,10 +287,12 @@ class ConvMLP(BaseModule):
         self.tokenizer = Tokenizer(in_channels, channels, norm_cfg, with_cp)
         if last >= 1:
             self.conv_stages = ConvStage(
-                channels, dims[0], dims[0], arch['conv_blocks'], norm_cfg, with_cp)
+                channels, dims[0], dims[0], arch['conv_blocks'], norm_cfg,
+                arch['conv_downsample'], with_cp)
         self.stages = nn.ModuleList(
             ConvMLPStage(dims[i], dims[i + 1] if i < 2 else None, arch['mlp_blocks'][i],
-                         arch['mlp_ratio'], drop_path_rate, with_cp)
+                         arch['mlp_ratio'], arch['depthwise'], arch['conv_downsample'],
+                         drop_path_rate, with_cp)
             for i in range((0, 0, 1, 3)[last]))
         self.apply(init_parameters)
         self._freeze()
@@ -314,14 +351,15 @@ class ConvMLP(BaseModule):
 
 
 def resolve_arch(arch):
-    """The dict that ``arch``, a size or a dict, stands for; ValueError if it is neither."""
+    """The whole dict that ``arch``, a size or a dict, stands for; ValueError if it is neither."""
     if isinstance(arch, str) and arch in ARCHS:
-        return ARCHS[arch]
-    if not isinstance(arch, dict) or set(arch) != set(ARCHS['s']):
-        raise ValueError(f'arch={arch!r}: expected one of {list(ARCHS)} or a dict with exactly the '
-                         f'keys of size s, {ARCHS["s"]}')
+        arch = ARCHS[arch]
+    required = set(ARCHS['s'])
+    if not isinstance(arch, dict) or not required <= set(arch) <= required | set(ABLATION):
+        raise ValueError(f'arch={arch!r}: expected one of {list(ARCHS)} or a dict with the keys of '
+                         f'size s, {ARCHS["s"]}, and optionally {list(ABLATION)}')
     for key in ('dims', 'mlp_blocks'):
         if len(arch[key]) != 3:
             raise ValueError(f'arch[{key!r}]={arch[key]!r}: expected three numbers, one for every '
                              'Conv-MLP stage')
-    return arch
+    return {**ABLATION, **arch}

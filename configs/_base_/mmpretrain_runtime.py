@@ -1,0 +1,7 @@
+_base_ = ['runtime.py']
+
+custom_imports = dict(imports=['convmlp_backbone', 'convmlp_backbone.classification'])
+default_scope = 'mmpretrain'
+default_hooks = dict(visualization=dict(type='VisualizationHook'))
+visualizer = dict(
+    type='UniversalVisualizer', name='visualizer', vis_backends=[dict(type='LocalVisBackend')])

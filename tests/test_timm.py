@@ -1,0 +1,270 @@
+"""The contract of a timm model, as timm's own model tests check it, over every registered size."""
+import subprocess
+import sys
+
+import golden_outputs as golden
+import pytest
+import torch
+
+timm = pytest.importorskip('timm')
+
+from timm.layers import set_scriptable  # noqa: E402
+from timm.models._features_fx import create_feature_extractor, get_graph_node_names  # noqa: E402
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay  # noqa: E402
+
+import convmlp_backbone  # noqa: E402, F401  registers the models
+
+TINY = dict(channels=8, conv_blocks=1, dims=(8, 16, 24), mlp_blocks=(1, 2, 1), mlp_ratio=2)
+MODELS = ('convmlp_s', 'convmlp_m', 'convmlp_l')
+LEVELS = [8, 8, 16, 24]  # channels of the tiny network
+
+
+def create(name='convmlp_s', arch=TINY, **kwargs):
+    """A network of three blocks behind the name of a published one, or with arch=None that one."""
+    torch.manual_seed(0)
+    return timm.create_model(name, **({} if arch is None else {'arch': arch}), **kwargs).eval()
+
+
+def images(size=64, n=2, channels=3):
+    return torch.randn(n, channels, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def weights(model):
+    return {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+
+
+# The published models
+
+@pytest.mark.parametrize('name', MODELS)
+def test_published_names_and_logits(name):
+    size = name[-1]
+    model = create(name, arch=None)
+    assert {n: tuple(v.shape) for n, v in model.state_dict().items()} == golden.shapes(size)
+    model.load_state_dict(golden.weights(size), strict=False)
+    for input_size in golden.INPUT_SIZES:
+        with torch.no_grad():
+            logits = model(golden.image(input_size))[:, ::37]
+        assert golden.relative_error(logits, golden.OUTPUTS[f'{size}/{input_size}/logits']) < 1e-4
+
+
+@pytest.mark.parametrize('name, millions', [
+    ('convmlp_s', (8.51, 8.56, 8.56)), ('convmlp_m', (16.90, 16.95, 16.95)),
+    ('convmlp_l', (41.97, 42.04, 42.04))])
+def test_parameters(name, millions):
+    """The paper's figures, some rounded and some cut off."""
+    with torch.device('meta'):
+        model = create(name, arch=None)
+        for num_classes, expected in zip((10, 100, 102), millions, strict=True):
+            model.reset_classifier(num_classes)
+            assert abs(sum(p.numel() for p in model.parameters()) / 1e6 - expected) < 0.01
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_default_cfg(name):
+    with torch.device('meta'):
+        model = create(name, arch=None)
+        cfg = model.default_cfg
+        features = model.forward_features(torch.empty(2, *cfg['input_size']))
+        assert features.shape[-2:] == cfg['pool_size']
+        model.reset_classifier(0)
+        assert model.forward_head(features).shape == (2, model.num_features)
+        model.reset_classifier(0, '')
+        assert model.forward_head(features).shape == features.shape
+    assert f'{cfg["classifier"]}.weight' in golden.shapes(name[-1])
+    assert f'{cfg["first_conv"]}.weight' in golden.shapes(name[-1])
+
+
+def test_pretrained_tags():
+    assert set(timm.list_pretrained('convmlp_*')) == {
+        f'{name}.{tag}' for name in MODELS for tag in ('in1k', 'cifar10', 'cifar100', 'flowers102')}
+    for name in MODELS:
+        cfg = timm.get_pretrained_cfg(name)
+        assert cfg.tag == 'in1k' and cfg.url.endswith(f'/checkpoints/{name}_imagenet.pth')
+        assert timm.get_pretrained_cfg(f'{name}.flowers102').num_classes == 102
+
+
+def test_load_pretrained(tmp_path, monkeypatch):
+    """A published address resolves to a local copy; in_chans and num_classes are adapted."""
+    published = create(num_classes=1000)
+    torch.save(published.state_dict(), tmp_path / 'convmlp_s_imagenet.pth')
+    monkeypatch.setenv('CONVMLP_CHECKPOINTS', str(tmp_path))
+    same = create(pretrained=True)
+    for name, value in weights(same).items():
+        torch.testing.assert_close(value, published.state_dict()[name])
+    adapted = create(pretrained=True, in_chans=1, num_classes=5)
+    assert adapted(images(channels=1)).shape == (2, 5)
+    torch.testing.assert_close(weights(adapted)['tokenizer.block.0.weight'],
+                               weights(published)['tokenizer.block.0.weight'].sum(1, keepdim=True))
+    features = create(pretrained=True, features_only=True)
+    torch.testing.assert_close(features(images())[3], published.forward_intermediates(
+        images(), intermediates_only=True)[3])
+
+
+# What a model does
+
+@pytest.mark.parametrize('name', MODELS)
+def test_backward(name):
+    model = create(name, num_classes=42).train()
+    logits = model(images())
+    assert logits.shape == (2, 42)
+    logits.mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_head():
+    model = create(num_classes=5, drop_rate=0.5)
+    features = model.forward_features(images())
+    assert features.shape == (2, model.num_features, 2, 2)
+    pooled = model.forward_head(features, pre_logits=True)
+    torch.testing.assert_close(pooled, features.mean((2, 3)))
+    torch.testing.assert_close(model.head(pooled), model(images()))
+    assert model.get_classifier() is model.head
+    assert model.train().forward_head(features, pre_logits=True).eq(0).any()
+    model.reset_classifier(7)
+    assert model(images()).shape == (2, 7) and model.num_classes == 7
+    model.double().reset_classifier(3)
+    assert model(images().double()).shape == (2, 3)
+
+
+@pytest.mark.parametrize('global_pool, width', [('avg', 24), ('max', 24), ('catavgmax', 48)])
+def test_global_pool(global_pool, width):
+    model = create(num_classes=3, global_pool=global_pool)
+    assert model(images()).shape == (2, 3)
+    assert model.forward_head(model.forward_features(images()), pre_logits=True).shape[1] == width
+    assert create(num_classes=0, global_pool=global_pool)(images()).shape == (2, width)
+
+
+def test_in_chans_and_drop_path_rate():
+    assert create(in_chans=5)(images(channels=5)).shape == (2, 1000)
+    rates = [block.drop_path.p for block in create(drop_path_rate=0.3).stages[1].blocks]
+    assert rates == pytest.approx([0, 0.3])
+    with pytest.raises(TypeError):
+        create(drop_path=0.3)
+
+
+@pytest.mark.parametrize('feature_cls', ['getter', 'hook', 'fx'])
+def test_features_only(feature_cls):
+    model = create(features_only=True, feature_cls=feature_cls)
+    assert model.feature_info.channels() == LEVELS
+    assert model.feature_info.reduction() == [4, 8, 16, 32]
+    levels = model(images(72))
+    assert [tuple(level.shape) for level in levels] == [
+        (2, 8, 18, 18), (2, 8, 9, 9), (2, 16, 5, 5), (2, 24, 3, 3)]
+    for level, expected in zip(levels, create().forward_intermediates(
+            images(72), intermediates_only=True), strict=True):
+        torch.testing.assert_close(level, expected)
+
+
+@pytest.mark.parametrize('out_indices', [(0,), (1,), (2,), (0, 2), (1, 3), (-1,)])
+def test_features_only_keeps_what_the_levels_need(out_indices):
+    model = create(features_only=True, out_indices=out_indices)
+    assert model.feature_info.channels() == [LEVELS[i] for i in out_indices]
+    levels = model.train()(images())
+    assert [level.shape[1] for level in levels] == [LEVELS[i] for i in out_indices]
+    sum(level.mean() for level in levels).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_forward_intermediates():
+    model = create()
+    features, levels = model.forward_intermediates(images())
+    torch.testing.assert_close(features, model.forward_features(images()))
+    torch.testing.assert_close(model.norm(levels[-1]), features)
+    last_two = model.forward_intermediates(images(), indices=2, intermediates_only=True)
+    torch.testing.assert_close(last_two, levels[2:])
+    first = model.forward_intermediates(
+        images(), indices=[0], stop_early=True, intermediates_only=True)
+    torch.testing.assert_close(first, levels[:1])
+    normalised = model.forward_intermediates(images(), indices=[3], norm=True)[1]
+    torch.testing.assert_close(normalised, [features])
+    with pytest.raises(ValueError, match='NLC'):
+        model.forward_intermediates(images(), output_fmt='NLC')
+
+
+def test_grad_checkpointing():
+    def gradients(checkpointing):
+        model = create(drop_path_rate=0).train()
+        model.set_grad_checkpointing(checkpointing)
+        model(images()).square().mean().backward()
+        return [p.grad for p in model.parameters()], model.conv_stages.with_cp
+
+    (plain, off), (checkpointed, on) = gradients(False), gradients(True)
+    torch.testing.assert_close(plain, checkpointed)
+    assert (off, on) == (False, True)
+
+
+# What timm does to a model
+
+@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize('training', [False, True])
+def test_torchscript(name, training):
+    with set_scriptable(True):
+        model = create(name, drop_path_rate=0.5 if training else 0.1).train(training)
+    script = torch.jit.script(model)
+    if training:  # another stream of random numbers
+        script(images()).mean().backward()
+        assert all(p.grad is not None for p in script.parameters())
+    else:
+        torch.testing.assert_close(script(images(72)), model(images(72)))
+
+
+@pytest.mark.parametrize('training', [False, True])
+def test_fx(training):
+    model = create(drop_path_rate=0).train(training)
+    node = get_graph_node_names(model)[not training][-1]
+    graph = create_feature_extractor(model, return_nodes={node: 'logits'}).train(training)
+    torch.testing.assert_close(graph(images())['logits'], model(images()))
+    torch.testing.assert_close(torch.jit.script(graph)(images())['logits'], model(images()))
+    graph(images())['logits'].mean().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_weight_decay_groups():
+    model = create()
+    assert model.no_weight_decay() == set()
+    groups = param_groups_weight_decay(model, 0.05)
+    assert {g['weight_decay']: {p.ndim for p in g['params']} for g in groups} == {
+        0: {1}, 0.05: {2, 4}}
+
+
+def test_group_matcher_follows_the_network():
+    """The layers are those of our own constructor: see test_layer_decay.py for the order."""
+    from convmlp_backbone.layer_decay import backbone_layers
+    model = create()
+    layers = backbone_layers(convmlp_backbone.ConvMLP(TINY))
+    scale = {id(p): group['lr_scale'] for group in param_groups_layer_decay(model, layer_decay=0.5)
+             for p in group['params']}
+    depth = max(layers.values()) + 1
+    for name, p in model.named_parameters():
+        expected = 0.5 ** (depth - layers.get(name, depth - name.startswith('norm')))
+        assert scale[id(p)] == expected, name
+    coarse = timm.models.group_parameters(model, model.group_matcher(coarse=True))
+    assert len(coarse) == 6  # tokenizer, conv stage, three stages, norm and head
+
+
+# Registration
+
+def test_import_order():
+    """Every sequence in a process of its own, forked where the slow imports are done."""
+    program = """
+import os, sys, warnings
+import torch, torchvision, mmengine.model, mmengine.runner
+SIZES = ['convmlp_l', 'convmlp_m', 'convmlp_s']
+for code, expected in (
+        ('import timm, convmlp_backbone', SIZES),
+        ('import convmlp_backbone; assert "timm" not in sys.modules', SIZES),
+        ('import convmlp_backbone; from timm.layers import DropPath', SIZES),
+        ('import importlib, convmlp_backbone; importlib.reload(convmlp_backbone)', SIZES),
+        ('from importlib.util import find_spec; import convmlp_backbone; find_spec("timm")', SIZES),
+        # A timm too old or too new for our models is a warning, not an error.
+        ('import convmlp_backbone; sys.modules["convmlp_backbone.timm_models"] = None', [])):
+    child = os.fork()
+    if child == 0:
+        with warnings.catch_warnings(record=True) as caught:
+            exec(code)
+            import timm
+        warned = any('no ConvMLP models' in str(warning.message) for warning in caught)
+        os._exit(timm.list_models('convmlp*') != expected or warned == bool(expected))
+    assert os.waitpid(child, 0)[1] == 0, code
+"""
+    subprocess.run([sys.executable, '-c', program], check=True)
