@@ -160,8 +160,9 @@ def pip(venv, *args):
             elif line.startswith(('Downloading', '  Downloading', 'Installing collected')):
                 print('  ' + line.strip()[:90], flush=True)
     if process.returncode:
-        raise SetupError(f'pip {args[0]} failed: {errors[0] if errors else " ".join(args)}. Is there '
-                         'a network, or a package index in reach? The next call goes on from here')
+        reason = errors[0] if errors else ' '.join(args)
+        raise SetupError(f'pip {args[0]} failed: {reason}. Is there a network, or a package index '
+                         'in reach? The next call goes on from here')
 
 
 def compiled_wheel(venv, mmcv):
