@@ -12,7 +12,7 @@ SEMANTIC_FPN = str(ROOT / 'configs/fpn_convmlp_s_512x512_40k_ade20k.py')
 
 def arguments(config=RETINANET, **changes):
     return Namespace(**{**dict(config=config, work_dir=None, data_root=None, cfg_options=None,
-                               launcher='none', local_rank=0), **changes})
+                               launcher='none', local_rank=0, trust=False), **changes})
 
 
 def test_finds_shipped_configs_by_name(tmp_path, monkeypatch):

@@ -135,7 +135,9 @@ def check_compiler():
 
 
 def make_venv(venv):
-    made = subprocess.run([sys.executable, '-m', 'venv', str(venv)], text=True,
+    # This may run on the Python of the very environment that is made anew.
+    python = getattr(sys, '_base_executable', sys.executable)
+    made = subprocess.run([python, '-m', 'venv', str(venv)], text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if made.returncode:
         raise SetupError('python -m venv failed. On Debian and Ubuntu: apt install python3-venv. '

@@ -7,7 +7,8 @@ metainfo = dict(classes=('coin', ), palette=[(0, 114, 178)])
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='Resize', scale=(256, 256), keep_ratio=True),
+    # The largest coins are in the part held out.
+    dict(type='RandomResize', scale=(256, 256), ratio_range=(0.75, 1.3), keep_ratio=True),
     dict(type='RandomFlip', prob=[0.25, 0.25, 0.25],
          direction=['horizontal', 'vertical', 'diagonal']),
     dict(type='PackDetInputs')]

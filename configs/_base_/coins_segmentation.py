@@ -7,7 +7,9 @@ metainfo = dict(classes=('background', 'coin'), palette=[[230, 159, 0], [0, 114,
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', reduce_zero_label=True),
-    dict(type='Resize', scale=(256, 256), keep_ratio=True),
+    # The largest coins are in the part held out.
+    dict(type='RandomResize', scale=(256, 256), ratio_range=(0.75, 1.3), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=(256, 256)),
     dict(type='RandomFlip', prob=[0.25, 0.25, 0.25],
          direction=['horizontal', 'vertical', 'diagonal']),
     dict(type='PackSegInputs')]

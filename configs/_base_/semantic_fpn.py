@@ -8,7 +8,10 @@ model = dict(
         bgr_to_rgb=True,
         pad_val=0,
         seg_pad_val=255,
-        size=(512, 512)),
+        size=(512, 512),
+        # The head doubles the coarse levels to the finest one's size, which fits only where
+        # nothing was rounded up; elsewhere the map would be shifted by up to a coarse cell.
+        test_cfg=dict(size_divisor=32)),
     neck=dict(type='FPN', out_channels=256, num_outs=4),
     decode_head=dict(
         type='FPNHead',
