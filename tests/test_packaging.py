@@ -49,7 +49,8 @@ def test_tools_work_from_the_wheel(wheel, tmp_path, coins):
     done = subprocess.run(
         [sys.executable, tool, 'fpn_convmlp_s_coins', '--data-root', coins, '--cfg-options',
          'train_dataloader.dataset.indices=4', 'train_dataloader.batch_size=2',
-         'train_dataloader.dataset.pipeline.2.scale=(64,64)', 'train_cfg.max_epochs=1',
+         'train_dataloader.dataset.pipeline.2.scale=(64,64)',
+         'train_dataloader.dataset.pipeline.3.crop_size=(64,64)', 'train_cfg.max_epochs=1',
          'model.data_preprocessor.size=(64,64)', 'default_hooks.checkpoint.save_best=None'],
         cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         env={'PATH': '/usr/bin:/bin', 'PYTHONPATH': str(tmp_path / 'site')})

@@ -40,6 +40,7 @@ def test_two_processes_resume_and_test(run_tool, coins, tmp_path):
     common = ['--data-root', coins, '--work-dir', tmp_path / 'work', '--cfg-options',
               'train_dataloader.dataset.indices=8', 'train_dataloader.batch_size=2',
               'train_dataloader.dataset.pipeline.2.scale=(64,64)',
+              'train_dataloader.dataset.pipeline.3.crop_size=(64,64)',
               'model.data_preprocessor.size=(64,64)', 'train_cfg.max_epochs=2',
               'default_hooks.checkpoint.save_best=None',
               'default_hooks.checkpoint.max_keep_ckpts=2',
