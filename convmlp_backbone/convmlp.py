@@ -126,8 +126,10 @@ class ConvStage(nn.Module):
         for block in self.conv_blocks:
             if self.with_cp and not torch.jit.is_scripting():
                 x = x + run_checkpointed(block, x)
-            else:
+            elif torch.is_grad_enabled():
                 x = x + block(x)
+            else:
+                x = block(x).add_(x)
         return self.downsample(x)
 
 
@@ -221,6 +223,17 @@ class ConvMLPStage(nn.Module):
         return self.downsample_mlp(x)
 
 
+def channels_last_pays(x):
+    """Whether the whole backbone computes channels last: as (N, H, W, C) in memory.
+
+    Then the step from convolutions to MLPs costs no copy, and the kernels are faster: inference
+    on a CPU, mixed precision on a GPU. Training on a CPU is slower so.
+    """
+    if x.is_cuda:
+        return torch.is_autocast_enabled('cuda')
+    return x.device.type == 'cpu' and not torch.is_grad_enabled()
+
+
 def init_parameters(module):
     """Initialise one layer as the authors do."""
     if isinstance(module, nn.Linear):
@@ -257,6 +270,8 @@ class ConvMLP(BaseModule):
         out_channels (tuple[int]): Channels of the returned levels.
         out_strides (tuple[int]): Strides of the returned levels, in pixels.
     """
+
+    fused = False
 
     def __init__(self, arch='s', in_channels=3, out_indices=(0, 1, 2, 3), drop_path_rate=0.1,
                  norm_cfg=dict(type='BN'), frozen_stages=-1, norm_eval=False, with_cp=False,
@@ -322,6 +337,8 @@ class ConvMLP(BaseModule):
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f'ConvMLP expects images of shape (N, {self.in_channels}, H, W), '
                              f'got {tuple(x.shape)}')
+        if not torch.jit.is_scripting() and channels_last_pays(x):
+            x = x.contiguous(memory_format=torch.channels_last)
         last = max(self.out_indices)
         levels = [self.tokenizer(x)]
         if last >= 1:
@@ -334,7 +351,27 @@ class ConvMLP(BaseModule):
             levels.append(x.permute(0, 3, 1, 2))
         return tuple(levels[i] for i in self.out_indices)
 
+    def fuse(self):
+        """Fold all that folds exactly, for inference, and return ``self``.
+
+        Batch norms go into the convolutions, the scale and shift of layer norms into the linear
+        layers behind them; on a CPU, activations and residual additions are done in the same pass.
+        Outputs stay the same up to rounding, the names of the parameters that remain too.
+
+        Raises:
+            RuntimeError: If the model is in training mode.
+        """
+        if self.training:
+            raise RuntimeError('fuse() is for inference only: call eval() first')
+        if not self.fused:
+            from .fused import fuse
+            fuse(self)
+            self.fused = True
+        return self
+
     def train(self, mode=True):
+        if mode and self.fused:
+            raise RuntimeError('a fused ConvMLP cannot be trained: build it anew')
         super().train(mode)
         self._freeze()
         if self.norm_eval:

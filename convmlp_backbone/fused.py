@@ -1,0 +1,142 @@
+"""The layers that :meth:`ConvMLP.fuse` puts in: several steps in one pass over the memory.
+
+On a CPU an activation or an addition costs as much as it moves data. oneDNN, which PyTorch calls
+for convolutions, does both while it writes a layer's output; PyTorch offers this to its own
+compiler only (``torch.ops.mkldnn``), so every call here has a plain twin for a PyTorch without it.
+"""
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+_ops = torch.ops.mkldnn
+ONEDNN = torch.backends.mkldnn.is_available() and all(
+    hasattr(_ops, name) for name in ('_convolution_pointwise', '_reorder_convolution_weight',
+                                     '_linear_pointwise', '_reorder_linear_weight'))
+
+
+def onednn_takes(x):
+    """Whether the fused kernels can compute on ``x``, and nobody needs to see single steps."""
+    return (ONEDNN and x.device.type == 'cpu' and x.dtype == torch.float32 and x.numel() > 0
+            and not torch.is_grad_enabled() and not torch.is_autocast_enabled('cpu')
+            and not torch.compiler.is_compiling() and not torch.jit.is_tracing())
+
+
+class PackedWeight:
+    """Keeps a layer's weight in the layout that oneDNN computes in, until the weight changes."""
+
+    _packed = (None, None)
+
+    def packed(self, reorder, *args):
+        weight = self.weight.detach()
+        version = None if weight.is_inference() else self.weight._version
+        key = (weight.data_ptr(), version)
+        if self._packed[0] != key:
+            # Packed in inference mode, it could not be used outside.
+            with torch.inference_mode(False):
+                weight = weight.clone() if weight.is_inference() else weight
+                self._packed = (key, reorder(weight, *args))
+        return self._packed[1]
+
+    def __getstate__(self):
+        return {key: value for key, value in self.__dict__.items() if key != '_packed'}
+
+
+class FusedConv2d(PackedWeight, nn.Conv2d):
+    """A convolution, then ReLU if ``relu``."""
+
+    relu = False
+
+    def forward(self, x):
+        if not torch.jit.is_scripting() and onednn_takes(x):
+            weight = self.packed(_ops._reorder_convolution_weight, self.padding, self.stride,
+                                 self.dilation, self.groups, None)
+            return _ops._convolution_pointwise(
+                x, weight, self.bias, self.padding, self.stride, self.dilation, self.groups,
+                'relu' if self.relu else 'none', [], '')
+        x = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation,
+                     self.groups)
+        return F.relu(x) if self.relu else x
+
+
+class FusedLinear(PackedWeight, nn.Linear):
+    """A linear layer, then GELU if ``gelu`` and the addition of ``residual`` if there is one."""
+
+    gelu = False
+
+    def forward(self, x, residual=None):
+        if not torch.jit.is_scripting() and onednn_takes(x):
+            weight = self.packed(_ops._reorder_linear_weight, None)
+            if residual is not None:
+                return _ops._linear_pointwise.binary(x, residual, weight, self.bias, 'add')
+            return _ops._linear_pointwise(
+                x, weight, self.bias, 'gelu' if self.gelu else 'none', [], 'none')
+        x = F.linear(x, self.weight, self.bias)
+        if self.gelu:
+            x = F.gelu(x)
+        return x if residual is None else x + residual
+
+
+class FusedConvMLPBlock(nn.Module):
+    """A :class:`ConvMLPBlock` for inference, on (N, H, W, dim)."""
+
+    def __init__(self, block):
+        super().__init__()
+        for name, module in block.named_children():
+            if name != 'drop_path':
+                self.add_module(name, module)
+        fuse_mlp(self.norm1, self.channel_mlp1)
+        fuse_mlp(self.norm2, self.channel_mlp2)
+
+    def forward(self, x):
+        x = self.channel_mlp1.fc2(self.channel_mlp1.fc1(self.norm1(x)), x)
+        x = self.connect(self.connect_norm(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return self.channel_mlp2.fc2(self.channel_mlp2.fc1(self.norm2(x)), x)
+
+
+def become(layer, cls, **attributes):
+    """Turn ``layer`` into its subclass ``cls``, with the same parameters."""
+    layer.__class__ = cls
+    layer.__dict__.update(attributes)
+
+
+def fuse_mlp(norm, mlp):
+    """Fold the norm's scale and shift into the linear layer behind it."""
+    with torch.no_grad():
+        mlp.fc1.bias.add_(mlp.fc1.weight @ norm.bias)
+        mlp.fc1.weight.mul_(norm.weight)
+    norm.elementwise_affine, norm.weight, norm.bias = False, None, None
+    become(mlp.fc1, FusedLinear, gelu=True)
+    become(mlp.fc2, FusedLinear)
+
+
+def fuse_sequence(sequence):
+    """Fold batch norms into the convolutions before them, and let those do the ReLU as well."""
+    for i, layer in enumerate(sequence):
+        if not isinstance(layer, nn.Conv2d):
+            continue
+        relu = i + 1
+        if isinstance(sequence[relu], _BatchNorm):
+            norm = sequence[relu]
+            layer.weight, layer.bias = fuse_conv_bn_weights(
+                layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.eps,
+                norm.weight, norm.bias)
+            sequence[relu] = nn.Identity()
+            relu += 1
+            become(layer, FusedConv2d, relu=isinstance(sequence[relu], nn.ReLU))
+            if layer.relu:
+                sequence[relu] = nn.Identity()
+
+
+def fuse(model):
+    """Fold and replace, in place, whatever the backbone ``model`` consists of."""
+    model.tokenizer.block.apply(lambda m: isinstance(m, nn.Sequential) and fuse_sequence(m))
+    if hasattr(model, 'conv_stages'):
+        for block in model.conv_stages.conv_blocks:
+            fuse_sequence(block)
+    for stage in model.stages:
+        for i, block in enumerate(stage.blocks):
+            stage.blocks[i] = FusedConvMLPBlock(block)
+    for layer in [m for m in model.modules() if type(m) is nn.Conv2d and m.groups == 1]:
+        become(layer, FusedConv2d)
