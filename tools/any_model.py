@@ -1,0 +1,58 @@
+"""A model by name, for the tools that look at models: a size of ConvMLP, a timm model, a config."""
+from common import UserError, find_config, replace_sync_bn
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+from convmlp_backbone import ConvMLP
+from convmlp_backbone.convmlp import ARCHS
+
+# What the names s-no-conv-stage, m-pure-mlp and so on change in the size of that letter.
+ABLATIONS = {
+    'no-conv-stage': dict(conv_blocks=0),
+    'no-conv-downsample': dict(conv_downsample=False),
+    'no-depthwise': dict(depthwise=False),
+    'pure-mlp': dict(conv_blocks=0, conv_downsample=False, depthwise=False)}
+NAMES = [name for size in ARCHS for name in (size, *(f'{size}-{part}' for part in ABLATIONS))]
+
+
+def build_model(name):
+    """A model without its weights, in evaluation mode.
+
+    Args:
+        name (str): One of :data:`NAMES` for a backbone, such as ``'s'`` or ``'m-pure-mlp'``; the
+            name of a timm model; the path of a config or the name of a shipped one.
+
+    Returns:
+        tuple[nn.Module, tuple[int, int]]: The model and the height and width of the image that its
+        cost is usually given for.
+
+    Raises:
+        UserError: There is no such model.
+    """
+    if name.lower() in NAMES:
+        size, _, part = name.lower().partition('-')
+        return ConvMLP({**ARCHS[size], **ABLATIONS.get(part, {})}).eval(), (224, 224)
+    try:
+        import timm
+
+        import convmlp_backbone.timm_models  # noqa: F401  registers convmlp_s and so on
+        if timm.is_model(name):
+            model = timm.create_model(name).eval()
+            return model, model.default_cfg['input_size'][1:]
+    except ImportError:
+        pass
+    try:
+        cfg = Config.fromfile(find_config(name))
+    except UserError as error:
+        raise UserError(f'{name} is no timm model, none of {", ".join(NAMES[:5])} (or m, l), and '
+                        f'{error}') from None
+    return build_from_config(cfg), {'mmdet': (800, 1280), 'mmseg': (512, 512)}.get(
+        cfg.get('default_scope'), (224, 224))
+
+
+def build_from_config(cfg):
+    """The model of a config, in evaluation mode; nothing is downloaded."""
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    replace_sync_bn(cfg.model)
+    cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+    return MODELS.build(cfg.model).eval()
