@@ -231,6 +231,8 @@ def channels_last_pays(x):
     """
     if x.is_cuda:
         return torch.is_autocast_enabled('cuda')
+    if torch.compiler.is_exporting():
+        return False  # the runtime decides
     return x.device.type == 'cpu' and not torch.is_grad_enabled()
 
 
