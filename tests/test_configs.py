@@ -63,7 +63,8 @@ print(json.dumps(dict(
 
 
 @pytest.mark.parametrize('name', [*PARAMETERS, 'retinanet_convmlp_s_fpn_coins',
-                                  'maskrcnn_convmlp_s_fpn_coins', 'fpn_convmlp_s_coins'])
+                                  'maskrcnn_convmlp_s_fpn_coins', 'fpn_convmlp_s_coins',
+                                  'retinanet_convmlp_s_fpn_nuclei'])
 def test_builds_trains_and_predicts(name, tmp_path):
     done = subprocess.run([sys.executable, '-c', PROGRAM, ROOT / f'configs/{name}.py'],
                           cwd=tmp_path, text=True, capture_output=True)
@@ -80,7 +81,7 @@ def test_builds_trains_and_predicts(name, tmp_path):
 def test_the_list_above_is_complete():
     shipped = {path.stem for task in ('retinanet', 'maskrcnn', 'fpn')
                for path in ROOT.glob(f'configs/{task}_*.py')}
-    assert shipped - set(PARAMETERS) == {path for path in shipped if path.endswith('coins')}
+    assert shipped - set(PARAMETERS) == {path for path in shipped if path.endswith(('coins', 'nuclei'))}
 
 
 @pytest.mark.parametrize('name', PARAMETERS)
