@@ -81,7 +81,8 @@ def test_builds_trains_and_predicts(name, tmp_path):
 def test_the_list_above_is_complete():
     shipped = {path.stem for task in ('retinanet', 'maskrcnn', 'fpn')
                for path in ROOT.glob(f'configs/{task}_*.py')}
-    assert shipped - set(PARAMETERS) == {path for path in shipped if path.endswith(('coins', 'nuclei'))}
+    assert shipped - set(PARAMETERS) == {
+        path for path in shipped if path.endswith(('coins', 'nuclei'))}
 
 
 @pytest.mark.parametrize('name', PARAMETERS)
