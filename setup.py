@@ -15,6 +15,7 @@ class BuildWithMim(build_py):
         for folder in ('configs', 'tools'):
             shutil.copytree(folder, Path(self.build_lib, 'convmlp_backbone/.mim', folder),
                             ignore=shutil.ignore_patterns('__pycache__'), dirs_exist_ok=True)
+        shutil.copy('model-index.yml', Path(self.build_lib, 'convmlp_backbone/.mim'))
 
 
 setup(cmdclass=dict(build_py=BuildWithMim))

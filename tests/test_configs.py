@@ -5,18 +5,11 @@ import sys
 
 import pytest
 from conftest import ROOT
+from make_model_tables import read_models
 from mmengine.config import Config
 
-PARAMETERS = dict(
-    retinanet_convmlp_s_fpn_1x_coco=18742484,
-    retinanet_convmlp_m_fpn_1x_coco=27130068,
-    retinanet_convmlp_l_fpn_1x_coco=52896004,
-    maskrcnn_convmlp_s_fpn_1x_coco=28659920,
-    maskrcnn_convmlp_m_fpn_1x_coco=37047504,
-    maskrcnn_convmlp_l_fpn_1x_coco=62231808,
-    fpn_convmlp_s_512x512_40k_ade20k=12759158,
-    fpn_convmlp_m_512x512_40k_ade20k=21146742,
-    fpn_convmlp_l_512x512_40k_ade20k=46331046)
+PARAMETERS = {model['Name']: model['Metadata']['Parameters'] for model in read_models()
+              if model['Results'][0]['Task'] != 'Image Classification'}
 
 PROGRAM = '''
 import json
@@ -70,7 +63,8 @@ print(json.dumps(dict(
 
 
 @pytest.mark.parametrize('name', [*PARAMETERS, 'retinanet_convmlp_s_fpn_coins',
-                                  'maskrcnn_convmlp_s_fpn_coins', 'fpn_convmlp_s_coins'])
+                                  'maskrcnn_convmlp_s_fpn_coins', 'fpn_convmlp_s_coins',
+                                  'retinanet_convmlp_s_fpn_nuclei'])
 def test_builds_trains_and_predicts(name, tmp_path):
     done = subprocess.run([sys.executable, '-c', PROGRAM, ROOT / f'configs/{name}.py'],
                           cwd=tmp_path, text=True, capture_output=True)
@@ -87,7 +81,8 @@ def test_builds_trains_and_predicts(name, tmp_path):
 def test_the_list_above_is_complete():
     shipped = {path.stem for task in ('retinanet', 'maskrcnn', 'fpn')
                for path in ROOT.glob(f'configs/{task}_*.py')}
-    assert shipped - set(PARAMETERS) == {path for path in shipped if path.endswith('coins')}
+    assert shipped - set(PARAMETERS) == {
+        path for path in shipped if path.endswith(('coins', 'nuclei'))}
 
 
 @pytest.mark.parametrize('name', PARAMETERS)

@@ -40,6 +40,7 @@ def test_carries_configs_and_tools_for_mim(wheel):
         files = {f'convmlp_backbone/.mim/{path.relative_to(ROOT)}'
                  for path in (ROOT / folder).rglob('*') if path.suffix in ('.py', '.sh')}
         assert files and files <= carried
+    assert 'convmlp_backbone/.mim/model-index.yml' in carried
 
 
 def test_tools_work_from_the_wheel(wheel, tmp_path, coins):

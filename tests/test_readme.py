@@ -6,16 +6,9 @@ import pytest
 from conftest import ROOT
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from test_configs import PARAMETERS
 
 README = (ROOT / 'README.md').read_text()
 SNIPPETS = re.findall(r'```python\n(.*?)```', README, re.S)
-
-
-def test_model_table():
-    rows = re.findall(r'\| \[`(\w+)`\]\(configs/(\w+)\.py\) \| ([\d,]+) \|', README)
-    assert {name: int(count.replace(',', '')) for name, _, count in rows} == PARAMETERS
-    assert all(name == link for name, link, _ in rows)
 
 
 def test_links():

@@ -20,11 +20,10 @@ from make_coins_dataset import make
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 from PIL import Image
+from plot_results import METRICS, draw_curves
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-# What each metric that a config can report is called in public; the first one is the headline.
-METRICS = {'coco/bbox_mAP': 'box mAP', 'coco/segm_mAP': 'mask mAP', 'mIoU': 'mIoU'}
 # Of Okabe and Ito's palette, which colour-blind readers can tell apart.
 TRUE, PREDICTED = '#56B4E9', '#E69F00'
 MIN_SCORE = 0.5
@@ -35,32 +34,6 @@ def run(tool, *args):
     done = subprocess.run([sys.executable, str(ROOT / 'tools' / tool), *map(str, args)])
     if done.returncode:
         sys.exit(done.returncode)
-
-
-def read_scalars(file):
-    """The training and the validation records that MMEngine logged in one run."""
-    records = [json.loads(line) for line in file.read_text().splitlines()]
-    return [r for r in records if 'loss' in r], [r for r in records if METRICS.keys() & r.keys()]
-
-
-def draw_curves(scalars, file):
-    """Loss and metrics of a training run against its progress."""
-    train, val = read_scalars(scalars)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout='constrained')
-    left.plot([r['step'] for r in train], [r['loss'] for r in train], color=PREDICTED)
-    left.set(xlabel='iteration', ylabel='training loss', yscale='log')
-    for (key, name), marker in zip(METRICS.items(), 'os^', strict=True):
-        points = [(r['step'], r[key]) for r in val if key in r]
-        if points:
-            scale = 100 if key == 'mIoU' else 1
-            right.plot(*zip(*((step, value / scale) for step, value in points), strict=True),
-                       label=name, color='#0072B2', marker=marker,
-                       linestyle='--' if 'segm' in key else '-')
-    right.set(xlabel='epoch', ylabel='on the held-out part', ylim=(0, 1.02))
-    right.legend(loc='lower right')
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-    figure.savefig(file, dpi=150)
 
 
 def draw_instances(axes, instances, color):
@@ -118,18 +91,16 @@ def main():
     make(Path(cfg.data_root))
     print(f'Training {args.config}, some minutes without a GPU ...', flush=True)
     run('train.py', args.config, *options)
-    scalars = max(work_dir.glob('*/vis_data/scalars.json'))
     out = work_dir / 'predictions.pkl'
     run('test.py', args.config, find_latest_checkpoint(work_dir), '--out', out, *options)
     metrics = json.loads(max(work_dir.glob('*/2*.json')).read_text())
 
     draw_predictions(cfg, pickle.loads(out.read_bytes()), work_dir / 'predictions.png')
-    draw_curves(scalars, work_dir / 'curves.png')
+    draw_curves([work_dir], work_dir / 'curves.png')
     print()
-    for key, name in METRICS.items():
+    for key, (name, whole) in METRICS.items():
         if key in metrics:
-            value = metrics[key] / (100 if key == 'mIoU' else 1)
-            print(f'{name} on the held-out part: {value:.3f}')
+            print(f'{name} on the held-out part: {metrics[key] / whole:.3f}')
     print(f'pictures: {work_dir / "predictions.png"}, {work_dir / "curves.png"}')
 
 

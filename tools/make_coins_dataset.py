@@ -39,11 +39,11 @@ def crops(labels, rng):
                rng.integers(SPLIT_COLUMN - CROP_SIZE + 1))
 
 
-def annotations(labels, image_id):
-    """COCO annotations of the coins in a label image."""
+def annotations(labels, image_id, min_area):
+    """COCO annotations of the objects in a label image that have ``min_area`` pixels."""
     for label in np.unique(labels[labels > 0]):
         mask = labels == label
-        if mask.sum() < MIN_AREA:
+        if mask.sum() < min_area:
             continue
         rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
         yield dict(image_id=image_id, category_id=1, iscrowd=0, area=int(mask.sum()),
@@ -51,18 +51,18 @@ def annotations(labels, image_id):
                    segmentation=dict(size=rle['size'], counts=rle['counts'].decode()))
 
 
-def write_split(root, split, pieces):
+def write_split(root, split, pieces, name='coin', min_area=MIN_AREA):
     """Write images, semantic maps and the annotation file of (photo, labels) pieces."""
     for folder in (root / split, root / 'masks' / split, root / 'annotations'):
         folder.mkdir(parents=True, exist_ok=True)
-    coco = dict(images=[], annotations=[], categories=[dict(id=1, name='coin')])
+    coco = dict(images=[], annotations=[], categories=[dict(id=1, name=name)])
     for image_id, (photo, labels) in enumerate(pieces):
-        name = f'{image_id:02d}.png'
+        file_name = f'{image_id:02d}.png'
         coco['images'].append(
-            dict(id=image_id, file_name=name, height=photo.shape[0], width=photo.shape[1]))
-        coco['annotations'] += annotations(labels, image_id)
-        io.imsave(root / split / name, np.stack([photo] * 3, -1), check_contrast=False)
-        io.imsave(root / 'masks' / split / name, np.where(labels > 0, 2, 1).astype(np.uint8),
+            dict(id=image_id, file_name=file_name, height=photo.shape[0], width=photo.shape[1]))
+        coco['annotations'] += annotations(labels, image_id, min_area)
+        io.imsave(root / split / file_name, np.stack([photo] * 3, -1), check_contrast=False)
+        io.imsave(root / 'masks' / split / file_name, np.where(labels > 0, 2, 1).astype(np.uint8),
                   check_contrast=False)
     for number, annotation in enumerate(coco['annotations'], 1):
         annotation['id'] = number

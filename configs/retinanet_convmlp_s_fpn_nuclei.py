@@ -1,0 +1,29 @@
+"""Nuclei in micrographs: how to train on a COCO-format data set of one's own, docs/own_dataset.md.
+
+280 iterations from scratch, half an hour at most on two cores without a GPU.
+"""
+_base_ = [
+    '_base_/retinanet_fpn.py', '_base_/coins_detection.py', '_base_/schedule_coins.py',
+    '_base_/mmdet_runtime.py']
+
+model = dict(
+    backbone=dict(type='ConvMLP', arch='s'),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+    # Half the nuclei are smaller than 14 pixels; enlarged twice, they fit anchors from 16 on.
+    bbox_head=dict(num_classes=1, anchor_generator=dict(octave_base_scale=2)))
+
+data_root = 'data/nuclei/'
+data_source = 'nuclei as docs/own_dataset.md tells'
+metainfo = dict(classes=('nucleus', ), palette=[(0, 114, 178)])
+train_pipeline = _base_.train_pipeline
+train_pipeline[2].update(scale=(512, 512), ratio_range=(0.8, 1.2))
+test_pipeline = _base_.test_pipeline
+test_pipeline[1] = dict(type='Resize', scale=(512, 512), keep_ratio=True)
+train_dataloader = dict(
+    dataset=dict(data_root=data_root, metainfo=metainfo, pipeline=train_pipeline))
+val_dataloader = dict(
+    dataset=dict(data_root=data_root, metainfo=metainfo, pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
+test_evaluator = val_evaluator
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=1))

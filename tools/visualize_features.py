@@ -1,0 +1,192 @@
+"""Draw the feature maps of models on an image: ``visualize_features.py IMAGE MODEL...``
+
+A MODEL is a size of ConvMLP (s, m, l), an ablation of one (m-pure-mlp), a timm model (resnet50,
+mixer_b16_224) or a config, with random weights; or MODEL=CHECKPOINT, with those of a file, an
+address or convmlp://NAME; or MODEL=pretrained, with the published ones. As in the paper:
+
+  visualize_features.py photo.jpg resnet50=pretrained mixer_b16_224=pretrained m=pretrained
+
+Writes one picture per model, and one with all of them beside each other.
+"""
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from any_model import NAMES, build_model
+from common import UserError, one_line_errors
+from mmengine.structures import BaseDataElement
+from PIL import Image, UnidentifiedImageError
+
+from convmlp_backbone.checkpoints import load, load_backbone, load_model, require_fit, unwrap
+
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet, RGB
+
+
+@dataclass
+class Features:
+    """What is drawn of one model: levels are (name, (C, H, W) array) from fine to coarse."""
+    title: str
+    image: Image.Image
+    levels: list
+
+
+def load_weights(model, name, source):
+    """Load a file into the model of that name, wholly; UserError or CheckpointError if not."""
+    if source == 'pretrained' and name in ('s', 'm', 'l'):
+        source = f'convmlp://convmlp_{name}_imagenet.pth'
+    if name in NAMES:
+        load_backbone(model, source)
+    elif not hasattr(model, 'default_cfg'):
+        load_model(model, source)
+    else:
+        state_dict = unwrap(load(source))[1]
+        require_fit(model, state_dict, source, state_dict)
+        model.load_state_dict(state_dict, strict=False)
+
+
+def one_per_size(maps):
+    """The last map of every size, at most four; of a model with one size, four spread evenly."""
+    sizes = {tuple(m.shape[-2:]): i for i, m in enumerate(maps)}
+    if len(sizes) > 1:
+        return list(sizes.values())[-4:]
+    return sorted({len(maps) * k // 4 - 1 for k in range(1, 5)} - {-1})
+
+
+def compute(spec, photo, shape=None):
+    """The features of one model.
+
+    Args:
+        spec (str): MODEL or MODEL=CHECKPOINT.
+        photo (PIL.Image.Image): RGB.
+        shape (tuple[int, int], optional): Height and width to which the photo is resized; models
+            that take but one size get that one.
+
+    Returns:
+        Features: Of the resized photo.
+    """
+    name, _, source = spec.partition('=')
+    if source == 'pretrained' and name not in ('s', 'm', 'l'):
+        import timm
+        if not timm.is_model(name):
+            raise UserError(f'{spec}: there are published weights for s, m, l and timm\'s models')
+        model = timm.create_model(name, pretrained=True).eval()
+        size = model.default_cfg['input_size'][1:]
+    else:
+        model, size = build_model(name)
+        if source:
+            load_weights(model, name, source)
+    title = f'{label(name)}, {"weights of " + Path(source).name if source else "random weights"}'
+    fixed = getattr(model, 'default_cfg', {}).get('fixed_input_size')
+    shape = size if fixed else shape
+    if shape:
+        photo = photo.resize(shape[::-1], Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1).float()
+    title += f'\nfed {photo.height}×{photo.width}' + (', the only size it takes' if fixed else '')
+    with torch.no_grad():
+        if hasattr(model, 'data_preprocessor'):
+            data = dict(inputs=[pixels.flip(0)], data_samples=[BaseDataElement()])  # BGR
+            maps = model.backbone(model.data_preprocessor(data)['inputs'])
+        else:
+            x = (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+            maps = (model.forward_intermediates(x[None], intermediates_only=True)
+                    if hasattr(model, 'forward_intermediates') else model(x[None]))
+    kept = one_per_size(maps)
+    same_size = len({m.shape[-1] for m in maps}) == 1
+    levels = [(f'block {i + 1} of {len(maps)}' if same_size and len(maps) > 1 else
+               # Sizes are rounded up, and strides are powers of two.
+               f'stride {2 ** round(np.log2(photo.width / maps[i].shape[-1]))}', maps[i][0].numpy())
+              for i in kept]
+    return Features(title, photo, levels)
+
+
+def label(name):
+    """The name of a model as people write it."""
+    if name not in NAMES:
+        return Path(name).stem
+    size, _, part = name.partition('-')
+    return f'ConvMLP-{size.upper()}' + (f' ({part})' if part else '')
+
+
+def pick(maps, number, strongest):
+    """Indices of the channels to draw: the first ones, or those that vary most over the image."""
+    if not strongest:
+        return range(min(number, len(maps)))
+    return np.argsort(-maps.std(axis=(1, 2)), kind='stable')[:number]
+
+
+def draw(models, number, strongest, file):
+    """Draw models beside each other, each with its image on top and a row per level."""
+    rows = max(len(model.levels) for model in models)
+    tile = models[0].image.height / models[0].image.width  # height in inches; the width is 1
+    gap, head, left = 0.3, 0.6, 1.2  # inches between rows, for the title, for the levels' names
+    width, height = left + 1.05 * number, head + (rows + 2) * tile + rows * gap + 0.1
+    figure = plt.figure(figsize=(len(models) * width, height), dpi=150)
+    parts = np.atleast_1d(figure.subfigures(1, len(models)))
+    for part, model in zip(parts, models, strict=True):
+        part.suptitle(model.title, fontsize=10, x=(left / width + 1) / 2, y=1 - 0.1 / height,
+                      va='top')
+        grid = part.add_gridspec(
+            rows + 1, number, left=left / width, right=0.985, bottom=0.1 / height,
+            top=1 - head / height, hspace=gap * (rows + 1) / (rows + 2) / tile, wspace=0.06,
+            height_ratios=[2, *[1] * rows])
+        axes = part.add_subplot(grid[0, :])
+        axes.imshow(model.image)
+        axes.axis('off')
+        for row, (name, maps) in enumerate(model.levels, 1):
+            for column, channel in enumerate(pick(maps, number, strongest)):
+                axes = part.add_subplot(grid[row, column])
+                low, high = np.percentile(maps[channel], (1, 99))
+                axes.imshow(maps[channel], cmap='viridis', vmin=low, vmax=max(high, low + 1e-6),
+                            extent=(0, model.image.width, model.image.height, 0))
+                axes.set_title(f'ch {channel}', fontsize=8, pad=2)
+                axes.set(xticks=[], yticks=[])
+                if column == 0:
+                    axes.set_ylabel(f'{name}\n{len(maps)} channels\n'
+                                    f'{maps.shape[1]}×{maps.shape[2]}', fontsize=8,
+                                    rotation=0, ha='right', va='center')
+    figure.savefig(file, facecolor='white')
+    plt.close(figure)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('image')
+    parser.add_argument('models', nargs='+', metavar='MODEL[=CHECKPOINT]')
+    parser.add_argument('--out-dir', default='work_dirs/features', metavar='DIR')
+    parser.add_argument('--shape', nargs=2, type=int, metavar=('H', 'W'),
+                        help='resize the image (default: as it is)')
+    parser.add_argument('--channels', type=int, default=6, metavar='N',
+                        help='per level (default 6)')
+    parser.add_argument('--pick', choices=['first', 'strongest'], default='strongest',
+                        help='the first N channels, or the N that vary most (default)')
+    args = parser.parse_args()
+    if args.channels < 1 or args.shape and min(args.shape) < 1:
+        raise UserError('--channels and --shape take positive numbers')
+    try:
+        photo = Image.open(args.image).convert('RGB')
+    except (OSError, UnidentifiedImageError) as error:
+        raise UserError(f'no image: {error}') from None
+
+    torch.manual_seed(0)  # the same random weights every time
+    out_dir, models = Path(args.out_dir), []
+    out_dir.mkdir(parents=True, exist_ok=True)
+    for number, spec in enumerate(args.models, 1):
+        print(f'{number} of {len(args.models)}: {spec}', flush=True)
+        models.append(compute(spec, photo, args.shape))
+        name = Path(spec.partition('=')[0]).stem
+        draw(models[-1:], args.channels, args.pick == 'strongest', out_dir / f'{name}.png')
+    if len(models) > 1:
+        draw(models, args.channels, args.pick == 'strongest', out_dir / 'all.png')
+    print(f'pictures: {out_dir}')
+
+
+if __name__ == '__main__':
+    with one_line_errors():
+        main()
