@@ -1,5 +1,6 @@
 """What the tools share: reading a config, fitting it to the machine, errors of one line."""
 import difflib
+import errno
 import os
 import sys
 from contextlib import contextmanager
@@ -23,9 +24,14 @@ class UserError(Exception):
 def one_line_errors():
     """End the program with one line instead of a traceback where the user can mend the cause."""
     from convmlp_backbone.checkpoints import CheckpointError
+    from convmlp_backbone.hooks import TrainingStopped
     try:
         yield
-    except (UserError, CheckpointError) as error:
+    except (UserError, CheckpointError, TrainingStopped) as error:
+        sys.exit(f'error: {error}')
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
         sys.exit(f'error: {error}')
 
 
