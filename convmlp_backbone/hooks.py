@@ -57,8 +57,8 @@ class AtomicBackend(LocalBackend):
             with suppress(OSError):
                 part.unlink()
             raise CheckpointError(
-                f'{path} could not be written: {error.strerror}. The earlier checkpoints are '
-                'whole: mend this and go on with --resume') from error
+                f'{path} could not be written: {error.strerror}; all earlier files are whole'
+            ) from error
 
     def put_text(self, obj, filepath, encoding='utf-8'):
         self.put(obj.encode(encoding), filepath)

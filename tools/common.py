@@ -12,6 +12,7 @@ if (ROOT / 'convmlp_backbone').is_dir():
     sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
+from config_checks import check_model  # noqa: E402
 from mmengine.config import Config, DictAction  # noqa: E402
 from mmengine.device import get_device  # noqa: E402
 
@@ -59,11 +60,10 @@ def load_config(args, splits):
     """
     from convmlp_backbone.checkpoints import enable_safe_loading
     enable_safe_loading(args.trust)
-    cfg = Config.fromfile(find_config(args.config))
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
     if args.data_root:
         set_data_root(cfg, args.data_root)
+    check_model(cfg, fail)
     check_data(cfg, splits)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg.launcher = args.launcher
@@ -71,6 +71,22 @@ def load_config(args, splits):
         Path('work_dirs', Path(args.config).stem))
     if get_device() == 'cpu':
         fit_to_cpu(cfg)
+    return cfg
+
+
+def fail(message):
+    raise UserError(message)
+
+
+def read_config(name, options=None):
+    """The config that ``name`` stands for, changed by the command line's ``options``."""
+    path = find_config(name)
+    try:
+        cfg = Config.fromfile(path)
+        cfg.merge_from_dict(options or {})
+    except Exception as error:  # a config is a program: it can raise anything
+        raise UserError(f'{path} cannot be read, or not with these --cfg-options: '
+                        f'{type(error).__name__}: {" ".join(str(error).split())}') from error
     return cfg
 
 
