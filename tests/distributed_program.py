@@ -1,5 +1,4 @@
 """Run by tests/test_distributed.py in every process of a distributed job: ``TASK --launcher L``."""
-import itertools
 import json
 import os
 import signal
@@ -13,7 +12,6 @@ import torch.distributed as dist
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from convmlp_backbone import ConvMLP
 
@@ -78,25 +76,9 @@ def train(launcher, rank_to_kill=None):
         Path('losses.json').write_text(json.dumps(losses))
 
 
-def unused_parameters():
-    """Two steps of DDP for all out_indices and frozen_stages, and with_cp; raises on the second."""
-    levels = [indices for n in range(1, 5) for indices in itertools.combinations(range(4), n)]
-    variants = [*itertools.product(levels, range(-1, 4), [False]),
-                *itertools.product(levels, [-1, 1], [True])]
-    for indices, frozen, with_cp in variants:
-        model = DistributedDataParallel(
-            Model(out_indices=indices, frozen_stages=frozen, with_cp=with_cp).train())
-        for _ in range(2):
-            model(torch.randn(2, 3, 32, 32))['loss'].backward()
-    print(f'{len(variants)} variants')
-
-
 if __name__ == '__main__':
     torch.set_num_threads(1)
     task, launcher = sys.argv[1], sys.argv[-1]
     if launcher == 'pytorch':
         dist.init_process_group('gloo')  # MMEngine's own set-up picks a GPU for every process
-    if task == 'unused_parameters':
-        unused_parameters()
-    else:
-        train(launcher, rank_to_kill=1 if task == 'kill' else None)
+    train(launcher, rank_to_kill=1 if task == 'kill' else None)

@@ -1,4 +1,4 @@
-"""Kill trainings and resume them: ``kill_campaign.py FOLDER [--kills N] [--processes P...] [--seed S]``.
+"""Kill trainings and resume them: ``kill_campaign.py FOLDER``.
 
 Trains a tiny detector on the coins uninterrupted, then again with kills at random points, by
 tools/train.py and by tools/dist_train.sh on two processes, and prints a table: what was killed
@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,13 +41,22 @@ def start(processes, data, work):
                'default_hooks.checkpoint.max_keep_ckpts=1']
     return subprocess.Popen(
         [*command, *options], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        start_new_session=True, env={**os.environ, 'PYTHON': sys.executable})
+        env={**os.environ, 'PYTHON': sys.executable})
 
 
 def iteration(line):
     """The number of the iteration that a line of the log tells of, None if of none."""
     seen = re.search(r'Epoch\(train\)\s+\[(\d+)\]\[\s*(\d+)/(\d+)\]', line)
     return seen and (int(seen[1]) - 1) * int(seen[3]) + int(seen[2])
+
+
+def children(pid):
+    found = subprocess.run(['pgrep', '-P', str(pid)], capture_output=True, text=True)
+    return [int(child) for child in found.stdout.split()]
+
+
+def tree(pid):
+    return [pid, *(below for child in children(pid) for below in tree(child))]
 
 
 def kill(process, kind, work):
@@ -57,11 +67,11 @@ def kill(process, kind, work):
     elif kind != 'RANK':
         time.sleep(random.uniform(0, 0.15))  # anywhere within an iteration
     began = time.monotonic()
-    if kind == 'RANK':
-        ranks = subprocess.run(['pgrep', '-P', str(process.pid)], capture_output=True, text=True)
-        os.kill(int(random.choice(ranks.stdout.split())), signal.SIGKILL)
-    else:
-        os.killpg(process.pid, signal.SIGTERM if kind == 'TERM' else signal.SIGKILL)
+    # torchrun gives every rank a process group of its own: what is meant is the whole tree.
+    victims = [random.choice(children(process.pid))] if kind == 'RANK' else tree(process.pid)
+    for pid in victims:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM if kind == 'TERM' else signal.SIGKILL)
     rest = process.stdout.read()
     return process.wait(), rest, time.monotonic() - began
 
