@@ -61,14 +61,14 @@ def tree(pid):
 
 def kill(process, kind, work):
     """Send the signal and return the exit status, the lines that followed and the seconds."""
+    # torchrun gives every rank a process group of its own: what is meant is the whole tree.
+    victims = [random.choice(children(process.pid))] if kind == 'RANK' else tree(process.pid)
     if kind == 'WRITE':
         while process.poll() is None and not list(work.glob('*.part')):
             pass
     elif kind != 'RANK':
         time.sleep(random.uniform(0, 0.15))  # anywhere within an iteration
     began = time.monotonic()
-    # torchrun gives every rank a process group of its own: what is meant is the whole tree.
-    victims = [random.choice(children(process.pid))] if kind == 'RANK' else tree(process.pid)
     for pid in victims:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM if kind == 'TERM' else signal.SIGKILL)
@@ -109,9 +109,8 @@ def campaign(processes, kills, folder):
     at, row = 0, None
     for i, kind in enumerate([*kinds, None]):
         process = start(processes, data, work)
-        # So far that there is room for the kills to come.
-        target = kind and min(at + random.randint(1, 2 * (total - at) // (kills - i + 1) + 1),
-                              total - 3 - total // EPOCHS)
+        # Not so far that no room is left for the kills to come, and for a checkpoint to write.
+        target = kind and random.randint(at + 1, max(at + 1, (total - 9) * (i + 1) // kills))
         at, resumed = until(process, target)
         if row:
             print(f'{row} {resumed} |', flush=True)

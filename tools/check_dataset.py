@@ -24,13 +24,19 @@ _dataset = _num_classes = None  # of this process; the pool's workers inherit th
 
 
 def sample_problems(index):
-    """Problems of the sample ``index``, its files read and its pipeline run."""
+    """Problems of the sample ``index``: its files are read and its pipeline is run."""
     info = _dataset.get_data_info(index)
     path = info.get('img_path')
     where = f'{path} (id {info.get("img_id", index)})'
     size = (info['width'], info['height']) if 'width' in info and 'height' in info else None
     problems = [(severity, where, text)
                 for severity, text in (image_problems(path, size) if path else [])]
+    map_path = info.get('seg_map_path')
+    if map_path and not problems:
+        with Image.open(path) as image:
+            problems = [(severity, f'{map_path} of {where}', text)
+                        for severity, text in image_problems(map_path, image.size)
+                        if severity == 'error']
     try:
         sample = _dataset.prepare_data(index)
         texts = [] if sample is None else label_problems(sample['data_samples'], _num_classes)
@@ -50,9 +56,6 @@ def label_problems(sample, num_classes):
         wrong = labels[(labels < 0) | (labels >= num_classes)]
     elif 'gt_sem_seg' in sample:
         labels = sample.gt_sem_seg.data
-        if tuple(labels.shape[-2:]) != tuple(sample.img_shape) and 'img_shape' in sample:
-            texts.append(f'has a map of {tuple(labels.shape[-2:])} for an image of '
-                         f'{tuple(sample.img_shape)}')
         wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != 255)]
     else:
         labels = sample.get('gt_label', torch.zeros(0))
