@@ -1,10 +1,10 @@
 """The ConvMLP backbone for MMDetection, MMSegmentation, MMPretrain and timm."""
-from . import checkpoints  # tells MMEngine what convmlp:// is
+from . import checkpoints, hooks  # tell MMEngine what convmlp:// and the hooks are
 from .convmlp import ConvMLP
 from .layer_decay import ConvMLPLayerDecay
 from .timm_hook import register_with_timm
 from .version import __version__
 
-__all__ = ['ConvMLP', 'ConvMLPLayerDecay', 'checkpoints', '__version__']
+__all__ = ['ConvMLP', 'ConvMLPLayerDecay', 'checkpoints', 'hooks', '__version__']
 
 register_with_timm()

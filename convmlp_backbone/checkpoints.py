@@ -197,11 +197,14 @@ def mismatches(model, weights):
 
 
 def require_fit(model, weights, source, state_dict):
-    """Raise a CheckpointError unless ``weights``, of the file's ``state_dict``, fit ``model``."""
+    """Raise a CheckpointError unless ``weights``, of the file's ``state_dict``, suit ``model``."""
     if wrong := mismatches(model, weights):
         more = f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''
         raise CheckpointError(f'{source} does not fit: {"; ".join(wrong[:3])}{more}. '
                               f'The file holds {describe(state_dict)}')
+    spoilt = [n for n, v in weights.items() if v.is_floating_point() and not v.isfinite().all()]
+    if spoilt:
+        raise CheckpointError(f'{source} holds values that are not finite: {_names(spoilt)}')
 
 
 def load_backbone(backbone, source, trust=False):

@@ -1,5 +1,6 @@
 """What the tools share: reading a config, fitting it to the machine, errors of one line."""
 import difflib
+import errno
 import os
 import sys
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ if (ROOT / 'convmlp_backbone').is_dir():
     sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
+from config_checks import check_model  # noqa: E402
 from mmengine.config import Config, DictAction  # noqa: E402
 from mmengine.device import get_device  # noqa: E402
 
@@ -23,9 +25,14 @@ class UserError(Exception):
 def one_line_errors():
     """End the program with one line instead of a traceback where the user can mend the cause."""
     from convmlp_backbone.checkpoints import CheckpointError
+    from convmlp_backbone.hooks import TrainingStopped
     try:
         yield
-    except (UserError, CheckpointError) as error:
+    except (UserError, CheckpointError, TrainingStopped) as error:
+        sys.exit(f'error: {error}')
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
         sys.exit(f'error: {error}')
 
 
@@ -53,11 +60,10 @@ def load_config(args, splits):
     """
     from convmlp_backbone.checkpoints import enable_safe_loading
     enable_safe_loading(args.trust)
-    cfg = Config.fromfile(find_config(args.config))
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
     if args.data_root:
         set_data_root(cfg, args.data_root)
+    check_model(cfg, fail)
     check_data(cfg, splits)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg.launcher = args.launcher
@@ -65,6 +71,22 @@ def load_config(args, splits):
         Path('work_dirs', Path(args.config).stem))
     if get_device() == 'cpu':
         fit_to_cpu(cfg)
+    return cfg
+
+
+def fail(message):
+    raise UserError(message)
+
+
+def read_config(name, options=None):
+    """The config that ``name`` stands for, changed by the command line's ``options``."""
+    path = find_config(name)
+    try:
+        cfg = Config.fromfile(path)
+        cfg.merge_from_dict(options or {})
+    except Exception as error:  # a config is a program: it can raise anything
+        raise UserError(f'{path} cannot be read, or not with these --cfg-options: '
+                        f'{type(error).__name__}: {" ".join(str(error).split())}') from error
     return cfg
 
 

@@ -5,4 +5,4 @@
 set -euo pipefail
 if [ $# -lt 3 ]; then sed -n '2,4s/^# *//p' "$0" >&2; exit 2; fi
 here=$(dirname "$(realpath "$0")")
-"$here/torchrun.sh" "$3" "$here/test.py" "$1" "$2" "${@:4}"
+exec "$here/torchrun.sh" "$3" "$here/test.py" "$1" "$2" "${@:4}"

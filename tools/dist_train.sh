@@ -5,4 +5,4 @@
 set -euo pipefail
 if [ $# -lt 2 ]; then sed -n '2,4s/^# *//p' "$0" >&2; exit 2; fi
 here=$(dirname "$(realpath "$0")")
-"$here/torchrun.sh" "$2" "$here/train.py" "$1" "${@:3}"
+exec "$here/torchrun.sh" "$2" "$here/train.py" "$1" "${@:3}"

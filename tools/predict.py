@@ -10,14 +10,16 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-from common import UserError, find_config, one_line_errors
-from mmcv import imread, imwrite
-from mmengine.config import Config, DictAction
+from common import UserError, one_line_errors, read_config
+from dataset_checks import image_problems
+from mmcv import imwrite
+from mmengine.config import DictAction
 from mmengine.registry import DATASETS
 from PIL import Image
 from rich.progress import track
 
 from convmlp_backbone.checkpoints import load_model
+from convmlp_backbone.hooks import AtomicBackend
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 
@@ -101,8 +103,7 @@ def main():
     args = parser.parse_args()
 
     images = find_images(args.images)
-    cfg = Config.fromfile(find_config(args.config))
-    cfg.merge_from_dict(args.cfg_options or {})
+    cfg = read_config(args.config, args.cfg_options)
     inferencer = build_inferencer(cfg, args.checkpoint, args.device, args.trust)
     classes = inferencer.model.dataset_meta['classes']
     segments = cfg.get('default_scope') == 'mmseg'
@@ -116,8 +117,11 @@ def main():
         Path(out_dir, folder).mkdir(parents=True, exist_ok=True)
     options = {} if segments else dict(pred_score_thr=args.score_thr)
     for path in track(images, 'Predicting'):
-        if imread(str(path)) is None or path.name not in image_ids:
-            unreadable.append(path.name)
+        errors = [text for severity, text in image_problems(path) if severity == 'error']
+        if path.name not in image_ids:
+            errors = [f'has no id in {args.ann_file}']
+        if errors:
+            unreadable.append(f'{path.name} {errors[0]}')
             continue
         output = inferencer(str(path), return_vis=True, **options)
         prediction, picture = output['predictions'], output['visualization']
@@ -129,12 +133,12 @@ def main():
             results += coco_results(
                 prediction, path, image_ids[path.name], category_ids, classes)
         imwrite(picture[..., ::-1], str(out_dir / 'vis' / path.name))  # RGB to BGR
-    with open(out_dir / 'predictions.json', 'w') as file:
-        json.dump(dict(classes=classes, images=results) if segments else results, file)
-    print(f'{len(images) - len(unreadable)} images: {out_dir / "vis"}, {file.name}')
+    path = out_dir / 'predictions.json'
+    AtomicBackend().put_text(
+        json.dumps(dict(classes=classes, images=results) if segments else results), path)
+    print(f'{len(images) - len(unreadable)} images: {out_dir / "vis"}, {path}')
     if unreadable:
-        raise UserError(f'left out {len(unreadable)} files that are no images or have no id: '
-                        f'{", ".join(unreadable[:3])}')
+        raise UserError(f'left out {len(unreadable)} files: {"; ".join(unreadable[:3])}')
 
 
 if __name__ == '__main__':

@@ -5,4 +5,4 @@
 set -euo pipefail
 if [ $# -lt 4 ]; then sed -n '2,4s/^# *//p' "$0" >&2; exit 2; fi
 here=$(dirname "$(realpath "$0")")
-"$here/srun.sh" "$1" "$2" "$here/test.py" "$3" "$4" "${@:5}"
+exec "$here/srun.sh" "$1" "$2" "$here/test.py" "$3" "$4" "${@:5}"

@@ -1,0 +1,331 @@
+"""Bad input, case by case: what is tried, and what must be answered."""
+import json
+import math
+import os
+import subprocess
+from argparse import Namespace
+
+import common
+import numpy as np
+import pytest
+import torch
+from config_checks import check_model
+from conftest import ROOT
+from dataset_checks import coco_problems, image_problems
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmcv import imread
+from mmengine.config import Config
+from PIL import Image
+
+from convmlp_backbone import ConvMLP
+from convmlp_backbone.checkpoints import CheckpointError, load, load_backbone
+from convmlp_backbone.hooks import AtomicBackend
+
+TINY = dict(channels=8, conv_blocks=1, dims=(8, 8, 8), mlp_blocks=(1, 1, 1), mlp_ratio=2)
+
+
+# Images: how each is made, its size, and words of the answer; '' where it is simply read.
+
+def picture(mode='RGB', size=(40, 30), **options):
+    def write(path):
+        Image.new(mode, size).save(path, **options)
+    return write
+
+
+def noise(path, cut=None, **options):
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+    path.write_bytes(path.read_bytes()[:cut])
+
+
+def turned(path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    Image.new('RGB', (40, 30)).save(path, exif=exif)
+
+
+def animated(path):
+    Image.new('RGB', (40, 30)).save(
+        path, save_all=True, append_images=[Image.new('RGB', (40, 30), 'red')])
+
+
+IMAGES = dict(
+    truncated_jpeg=('x.jpg', lambda p: noise(p, cut=1000), None, 'error: image file is truncated'),
+    truncated_png=('x.png', lambda p: noise(p, cut=1000), None, 'error: '),
+    zero_bytes=('x.jpg', lambda p: p.touch(), None, 'error: is empty'),
+    missing=('x.jpg', lambda p: None, None, 'error: No such file'),
+    folder=('x.jpg', lambda p: p.mkdir(), None, 'error: '),
+    text=('x.jpg', lambda p: p.write_text('hello'), None, 'error: is no image'),
+    web_page=('x.jpg', lambda p: p.write_text('<!DOCTYPE html>'), None, 'error: is no image'),
+    random_bytes=('x.png', lambda p: p.write_bytes(os.urandom(500)), None, 'error: is no image'),
+    one_pixel=('x.png', picture(size=(1, 1)), (1, 1), ''),
+    one_row=('x.png', picture(size=(4000, 1)), (4000, 1), ''),
+    one_column=('x.png', picture(size=(1, 4000)), (1, 4000), ''),
+    sixteen_bits=('x.png', picture('I;16'), (40, 30), 'warning: has more than 8 bits'),
+    floats=('x.tif', picture('F'), None, 'warning: has more than 8 bits'),
+    grayscale=('x.png', picture('L'), (40, 30), ''),
+    two_colours=('x.png', picture('1'), (40, 30), ''),
+    palette=('x.png', picture('P'), (40, 30), ''),
+    rgba=('x.png', picture('RGBA'), (40, 30), 'warning: has transparency'),
+    gray_alpha=('x.png', picture('LA'), (40, 30), 'warning: has transparency'),
+    cmyk=('x.jpg', picture('CMYK'), (40, 30), 'warning: is CMYK'),
+    progressive_jpeg=('x.jpg', picture(progressive=True), (40, 30), ''),
+    exif_rotated=('x.jpg', turned, (30, 40), ''),
+    exif_rotated_boxes_not=('x.jpg', turned, (40, 30), 'error: without its EXIF rotation'),
+    other_size=('x.jpg', picture(), (80, 60), 'error: is 40x30, the annotations say 80x60'),
+    spaces_and_umlauts=('ä ß 硬币 x.png', picture(), (40, 30), ''),
+    wrong_suffix=('x.png', lambda p: picture(format='JPEG')(p), (40, 30), ''),
+    animated_gif=('x.gif', animated, (40, 30), 'warning: has 2 frames'),
+    hundred_megapixels=('x.png', picture('L', (10000, 10000)), None, 'warning: has 100 megapixels'))
+
+
+@pytest.mark.parametrize('name', IMAGES)
+def test_image(name, tmp_path):
+    file, write, size, answer = IMAGES[name]
+    path = tmp_path / file
+    write(path)
+    problems = [f'{severity}: {text}' for severity, text in image_problems(path, size)]
+    if not answer:
+        assert problems == []
+    else:
+        severity, words = answer.split(': ')
+        assert len(problems) == 1 and problems[0].startswith(severity) and words in problems[0]
+    if size and not answer.startswith('error'):
+        # What we call readable, the toolboxes read so, with three channels.
+        assert imread(str(path)).shape == (size[1], size[0], 3)
+
+
+# Annotations: a change of a good file, and words of the answer.
+
+def good():
+    return dict(
+        images=[dict(id=i, file_name=f'{i}.jpg', width=100, height=80) for i in (1, 2)],
+        categories=[dict(id=3, name='coin'), dict(id=7, name='stamp')],  # ids need not follow
+        annotations=[dict(id=i, image_id=i, category_id=3, bbox=[10, 10, 20, 20], area=400,
+                          iscrowd=0) for i in (1, 2)])
+
+
+def first(**changes):
+    return lambda coco: coco['annotations'][0].update(changes)
+
+
+ANNOTATIONS = dict(
+    good=(lambda coco: None, ''),
+    ids_not_contiguous=(lambda coco: coco['categories'].append(dict(id=90, name='x')), ''),
+    no_boxes_in_an_image=(lambda coco: coco['annotations'].pop(),
+                          'warning: 1 of 2 images have no object to learn, such as 2.jpg'),
+    no_boxes_at_all=(lambda coco: coco['annotations'].clear(), 'error: no object to learn in any'),
+    no_images=(lambda coco: (coco['images'].clear(), coco['annotations'].clear()),
+               'error: no object to learn'),
+    crowd_only=(first(iscrowd=1), 'warning: 1 of 2 images have no object to learn'),
+    box_of_zero_width=(first(bbox=[10, 10, 0, 20]), 'warning: has a box 0x20'),
+    box_of_negative_height=(first(bbox=[10, 10, 5, -20]), 'warning: has a box 5x-20'),
+    area_of_zero=(first(area=0), 'warning: an area of 0: left out'),
+    no_area=(first(area=None), 'error: has the area None'),
+    box_outside=(first(bbox=[200, 10, 20, 20]), 'warning: has a box outside the image'),
+    box_reaches_out=(first(bbox=[90, 10, 20, 20]), 'warning: reaches out of the image'),
+    nan=(first(bbox=[10, math.nan, 20, 20]), 'error: expected four finite numbers'),
+    infinite=(first(bbox=[10, 10, math.inf, 20]), 'error: expected four finite numbers'),
+    three_numbers=(first(bbox=[10, 10, 20]), 'error: expected four finite numbers'),
+    text_box=(first(bbox='10 10 20 20'), 'error: expected four finite numbers'),
+    no_box=(lambda coco: coco['annotations'][0].pop('bbox'), 'error: has the box None'),
+    unknown_category=(first(category_id=5), 'error: is of category 5, which is not in the file'),
+    other_category=(first(category_id=7), 'warning: 1 annotations of stamp, no class'),
+    unknown_image=(first(image_id=9), 'error: is of image 9, which is not in the file'),
+    duplicate_annotation_ids=(first(id=2), 'error: id 2 occurs 2 times'),
+    duplicate_image_ids=(lambda coco: coco['images'][0].update(id=2), 'error: id 2 occurs 2 times'),
+    duplicate_categories=(lambda coco: coco['categories'][1].update(id=3), 'error: id 3 occurs 2'),
+    class_not_in_the_file=(lambda coco: coco['categories'][0].update(name='Coin'),
+                           'error: has no category coin, which the config names; it has Coin'),
+    no_categories=(lambda coco: coco.pop('categories'), 'error: is no COCO annotation file'),
+    image_without_size=(lambda coco: coco['images'][0].pop('width'), 'error: is no COCO'),
+    size_is_text=(lambda coco: coco['images'][0].update(width='100'), 'error: is no COCO'))
+
+
+@pytest.mark.parametrize('name', ANNOTATIONS)
+def test_annotation(name, tmp_path):
+    change, answer = ANNOTATIONS[name]
+    coco = good()
+    change(coco)
+    path = tmp_path / 'x.json'
+    path.write_text(json.dumps(coco))
+    problems = [f'{severity}: {where} {text}'
+                for severity, where, text in coco_problems(path, ['coin'])]
+    if not answer:
+        assert problems == []
+    else:
+        severity, words = answer.split(': ', 1)
+        assert any(p.startswith(severity) and words in p for p in problems), problems
+        assert severity == 'error' or all(p.startswith('warning') for p in problems)
+
+
+@pytest.mark.parametrize('content, words', [
+    ('', 'is no JSON'), ('{"images": [', 'is no JSON'), ('<html>', 'is no JSON'),
+    ('[]', 'is no COCO'), ('null', 'is no COCO'), ('{}', "KeyError 'images'")])
+def test_annotation_file(content, words, tmp_path):
+    path = tmp_path / 'x.json'
+    path.write_text(content)
+    (severity, _, text), = coco_problems(path)
+    assert severity == 'error' and words in text
+
+
+# Configs and command lines
+
+def arguments(options=None, config='retinanet_convmlp_s_fpn_coins', **changes):
+    return Namespace(**{**dict(config=config, work_dir=None, data_root=None, cfg_options=options,
+                               launcher='none', local_rank=0, trust=False), **changes})
+
+
+CONFIGS = dict(
+    typo_in_an_argument=({'model.backbone.frozen_stage': 1}, 'did you mean frozen_stages'),
+    argument_of_another_backbone=({'model.backbone.depth': 50}, 'no such argument'),
+    unknown_arch=({'model.backbone.arch': 'xl'}, "arch='xl': expected one of ['s', 'm', 'l']"),
+    arch_number=({'model.backbone.arch': 50}, 'arch=50: expected'),
+    no_levels=({'model.backbone.out_indices': ()}, 'out_indices=(): expected'),
+    level_too_high=({'model.backbone.out_indices': (1, 2, 4)}, 'out_indices=(1, 2, 4)'),
+    levels_twice=({'model.backbone.out_indices': (1, 1)}, 'at most once'),
+    levels_for_another_neck=({'model.backbone.out_indices': (1, 2, 3)}, 'the backbone gives [128,'),
+    drop_path_of_one=({'model.backbone.drop_path_rate': 1.0}, 'expected 0 <= rate < 1'),
+    too_many_frozen=({'model.backbone.frozen_stages': 4}, 'frozen_stages=4: expected'),
+    no_channels=({'model.backbone.in_channels': 0}, 'expected a positive integer'),
+    wrong_channels_in_the_neck=({'model.neck.in_channels': [64, 128, 256, 768]},
+                                'the backbone gives [64, 128, 256, 512]'),
+    other_size_than_the_neck=({'model.backbone.arch': 'l'}, 'the backbone gives [96,'),
+    wrong_number_of_classes=({'model.bbox_head.num_classes': 80},
+                             'the data set has 1 classes, coin'),
+    negative_stride=({'model.bbox_head.anchor_generator.strides': [8, 16, -32, 64, 128]},
+                     'expected positive numbers'),
+    text_stride=({'model.bbox_head.anchor_generator.strides': ['8']}, 'expected positive numbers'),
+    key_inside_a_number=({'model.bbox_head.num_classes.x': 1}, '--cfg-options'))
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_config(name, restore_loaders):
+    options, words = CONFIGS[name]
+    with pytest.raises(common.UserError) as error:
+        common.load_config(arguments(options), [])
+    assert words in str(error.value) and '\n' not in str(error.value)
+    assert 'model.' in str(error.value) or words == '--cfg-options'
+
+
+@pytest.mark.parametrize('text, words', [
+    ('model = dict(', 'SyntaxError'), ('_base_ = ["nowhere.py"]', 'nowhere.py'),
+    ('x = 1 / 0', 'ZeroDivisionError')])
+def test_config_file(text, words, tmp_path):
+    (tmp_path / 'x.py').write_text(text)
+    with pytest.raises(common.UserError, match=words) as error:
+        common.read_config(str(tmp_path / 'x.py'))
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('path', sorted(ROOT.glob('configs/*.py')), ids=lambda path: path.stem)
+def test_shipped_configs_pass(path):
+    check_model(Config.fromfile(path), pytest.fail)
+
+
+@pytest.mark.parametrize('changes, words', [
+    (dict(config='nowhere.py'), 'no config nowhere.py'),
+    (dict(config='retinanet_convmlp_s'), 'did you mean'),
+    (dict(config=''), 'no config'),
+    (dict(data_root='/nowhere'), 'the train data set is not there: /nowhere')])
+def test_command_line(changes, words, restore_loaders):
+    with pytest.raises(common.UserError, match=words):
+        common.load_config(arguments(**changes), ['train'])
+
+
+@pytest.mark.parametrize('arguments, words', [
+    (['tools/dist_train.sh'], 'CONFIG GPUS'), (['tools/dist_train.sh', 'x.py'], 'CONFIG GPUS'),
+    (['tools/dist_train.sh', 'x.py', 'two'], 'whole number'),
+    (['tools/dist_train.sh', 'x.py', '0'], 'whole number'),
+    (['tools/dist_train.sh', 'x.py', '--amp'], 'whole number'),
+    (['tools/dist_test.sh', 'x.py', 'y.pth'], 'CONFIG CHECKPOINT GPUS'),
+    (['tools/slurm_train.sh', 'gpu'], 'PARTITION JOB_NAME CONFIG WORK_DIR')])
+def test_command_line_of_a_script(arguments, words):
+    done = subprocess.run(['bash', *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) <= 4
+
+
+# Checkpoints
+
+def torn(path):
+    torch.save(ConvMLP(TINY).state_dict(), path)
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+CHECKPOINTS = dict(
+    torn=('x.pth', torn, 'is damaged or no checkpoint'),
+    empty=('x.pth', lambda p: p.touch(), 'is damaged or no checkpoint'),
+    text=('x.pth', lambda p: p.write_text('epoch 12'), 'is damaged or no checkpoint'),
+    web_page=('x.pth', lambda p: p.write_text('<!DOCTYPE html><html>404'), 'is damaged or no'),
+    image=('x.pth', lambda p: noise(p, format='PNG'), 'is damaged or no checkpoint'),
+    torn_safetensors=('x.safetensors', lambda p: p.write_bytes(b'\1' * 99),
+                      'is damaged or no safetensors'),
+    missing=('x.pth', lambda p: None, 'no such checkpoint file'),
+    a_list=('x.pth', lambda p: torch.save([1], p), 'holds a list, expected a dict'),
+    no_tensors=('x.pth', lambda p: torch.save({}, p), 'does not fit'),
+    other_network=('x.pth', lambda p: torch.save(torch.nn.Linear(2, 2).state_dict(), p),
+                   'no ConvMLP'),
+    other_size=('x.pth', lambda p: torch.save(ConvMLP('s').state_dict(), p), 'ConvMLP-S'),
+    weights_not_finite=('x.pth', lambda p: torch.save(
+        {n: v * math.nan for n, v in ConvMLP(TINY).state_dict().items()}, p), 'not finite'))
+
+
+@pytest.mark.parametrize('name', CHECKPOINTS)
+def test_checkpoint(name, tmp_path):
+    file, write, words = CHECKPOINTS[name]
+    write(tmp_path / file)
+    backbone = ConvMLP(TINY)
+    before = {n: v.clone() for n, v in backbone.state_dict().items()}
+    with pytest.raises(CheckpointError, match=words) as error:
+        load_backbone(backbone, tmp_path / file)
+    assert file in str(error.value) and '\n' not in str(error.value)
+    assert all(v.equal(before[n]) for n, v in backbone.state_dict().items())
+
+
+# Whatever comes
+
+@settings(max_examples=30, deadline=None)
+@given(height=st.integers(1, 90), width=st.integers(1, 90), n=st.integers(1, 2),
+       channels=st.integers(1, 5),
+       indices=st.lists(st.sampled_from(range(4)), min_size=1, max_size=4, unique=True))
+def test_backbone_gives_every_size_its_levels(height, width, n, channels, indices):
+    model = ConvMLP(TINY, in_channels=channels, out_indices=indices).eval()
+    with torch.no_grad():
+        levels = model(torch.rand(n, channels, height, width))
+    for level, c, s in zip(levels, model.out_channels, model.out_strides, strict=True):
+        assert level.shape == (n, c, math.ceil(height / s), math.ceil(width / s))
+        assert level.isfinite().all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(content=st.binary(max_size=300))
+def test_no_bytes_surprise_the_readers(content, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('bytes')
+    for name in ('x.pth', 'x.safetensors', 'x.jpg', 'x.json'):
+        (folder / name).write_bytes(content)
+    assert image_problems(folder / 'x.jpg')[0][0] == 'error'
+    assert coco_problems(folder / 'x.json')[0][0] == 'error'
+    for name in ('x.pth', 'x.safetensors'):
+        with pytest.raises(CheckpointError):
+            load(folder / name)
+
+
+@settings(max_examples=30, deadline=None)
+@given(box=st.lists(st.one_of(st.floats(), st.integers(), st.none(), st.text(max_size=3)),
+                    max_size=5), area=st.one_of(st.floats(), st.none()))
+def test_no_box_surprises_the_check(box, area, tmp_path_factory):
+    coco = good()
+    coco['annotations'][0].update(bbox=box, area=area)
+    path = tmp_path_factory.getbasetemp() / 'x.json'
+    path.write_text(json.dumps(coco))
+    assert all(len(problem) == 3 for problem in coco_problems(path))
+
+
+@settings(max_examples=50, deadline=None)
+@given(contents=st.lists(st.binary(max_size=100), min_size=1, max_size=4))
+def test_atomic_writes_leave_the_last_content_alone(contents, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('atomic')
+    for content in contents:
+        AtomicBackend().put(content, folder / 'x')
+    assert os.listdir(folder) == ['x'] and (folder / 'x').read_bytes() == contents[-1]

@@ -1,0 +1,71 @@
+"""Mistakes in a config that a toolbox would tell late, in riddles or not at all."""
+import difflib
+import inspect
+
+import torch
+
+
+def check_model(cfg, fail):
+    """Call ``fail(message)`` where backbone, neck, heads and data set do not fit one another.
+
+    Args:
+        cfg (Config): The whole config; only those with the backbone ConvMLP are looked at.
+        fail (Callable): Raises an error of one line.
+    """
+    from convmlp_backbone import ConvMLP
+    model = cfg.get('model') or {}
+    backbone = dict(model.get('backbone') or {})
+    if backbone.pop('type', None) != 'ConvMLP':
+        return
+    known = list(inspect.signature(ConvMLP).parameters)
+    for name in backbone:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1) or known
+            fail(f'model.backbone.{name}: ConvMLP has no such argument; '
+                 f'did you mean {", ".join(near)}?')
+    try:
+        with torch.device('meta'):  # no memory, no time
+            channels = ConvMLP(**{**backbone, 'init_cfg': None}).out_channels
+    except (TypeError, ValueError) as error:
+        fail(f'model.backbone: {error}')
+    wanted = (model.get('neck') or {}).get('in_channels')
+    if isinstance(wanted, (list, tuple)) and tuple(wanted) != channels:
+        fail(f'model.neck.in_channels={list(wanted)}: the backbone gives {list(channels)}')
+    for path, head in parts(model, 'model'):
+        for stride in flat(head.get('strides', ())):
+            if not isinstance(stride, (int, float)) or stride <= 0:
+                fail(f'{path}.strides={list(head["strides"])}: expected positive numbers')
+    classes = class_names(cfg)
+    for path, head in parts(model, 'model'):
+        number = head.get('num_classes')
+        if classes and number is not None and path != 'model.data_preprocessor' \
+                and number != len(classes):
+            fail(f'{path}.num_classes={number}: the data set has {len(classes)} '
+                 f'classes, {", ".join(classes[:3])}{", ..." if len(classes) > 3 else ""}')
+
+
+def parts(cfg, path):
+    """Every dict in a model's config with its path, such as ``model.roi_head.bbox_head``."""
+    if isinstance(cfg, dict):
+        yield path, cfg
+        for key, value in cfg.items():
+            yield from parts(value, f'{path}.{key}')
+    elif isinstance(cfg, (list, tuple)):
+        for i, value in enumerate(cfg):
+            yield from parts(value, f'{path}.{i}')
+
+
+def flat(values):
+    for value in values if isinstance(values, (list, tuple)) else [values]:
+        yield from flat(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def class_names(cfg):
+    """The class names that the config gives to its training set, None if it gives none."""
+    dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
+    while 'metainfo' not in dataset and isinstance(dataset.get('dataset'), dict):
+        dataset = dataset['dataset']  # of a wrapper
+    classes = (dataset.get('metainfo') or {}).get('classes')
+    if isinstance(classes, str):
+        return None  # the name of a file
+    return list(classes) if classes else None
