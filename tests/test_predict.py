@@ -51,6 +51,10 @@ def test_segmentor(coins, call_tool, tmp_path):
         assert json.load(file) == dict(
             classes=['table', 'drachma'],  # the file's, not the config's
             images=[dict(file_name='00.png', segmentation='pred/00.png')])
+    call_tool('predict.py', 'fpn_convmlp_s_coins', path, coins / 'val', '--out-dir', 'fused',
+              '--fuse')
+    with Image.open('out/pred/00.png') as plain, Image.open('fused/pred/00.png') as fused:
+        assert (np.asarray(plain) == np.asarray(fused)).mean() > 0.999
 
 
 @pytest.mark.parametrize('toolbox, inferencer, model, config', [

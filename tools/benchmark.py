@@ -22,7 +22,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from any_model import build_from_config, build_model
+from any_model import build_from_config
 from common import UserError, find_config, one_line_errors
 from mmengine.config import Config
 from mmengine.structures import BaseDataElement

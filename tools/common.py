@@ -184,3 +184,13 @@ def check_checkpoint(path):
     if '://' not in path and not os.path.isfile(path):
         raise UserError(f'no checkpoint {os.path.abspath(path)}; tools/train.py writes them to '
                         'its --work-dir')
+
+
+def fuse_backbones(model):
+    """Fuse every ConvMLP in ``model`` for inference, see :meth:`convmlp_backbone.ConvMLP.fuse`."""
+    from convmlp_backbone import ConvMLP
+    backbones = [module for module in model.modules() if isinstance(module, ConvMLP)]
+    if not backbones:
+        raise UserError(f'--fuse: the {type(model).__name__} of this config has no ConvMLP')
+    for backbone in backbones:
+        backbone.eval().fuse()

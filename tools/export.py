@@ -19,7 +19,6 @@ from torch import nn
 from convmlp_backbone.checkpoints import load_backbone, load_model
 
 
-
 class Segmentor(nn.Module):
     """(N, 3, H, W) to scores (N, classes, H, W): an EncoderDecoder without its data samples."""
 

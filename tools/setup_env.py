@@ -64,7 +64,7 @@ def set_up(venv, stack, state):
     state.write('unfinished')
     print(f'[3/3] MMDetection, MMSegmentation and the rest, stack "{stack}"', flush=True)
     pip(venv, 'install', '--no-build-isolation', str(wheel),
-        '-e', f'{ROOT}[{stack},timm,demo,dev]')
+        '-e', f'{ROOT}[{stack},timm,demo,export,dev]')
     # Some of them ask for opencv-python, which needs a desktop's libGL; both write to cv2/.
     pip(venv, 'uninstall', '-y', '-q', 'opencv-python', 'opencv-python-headless')
     pip(venv, 'install', '-q', '--no-deps', 'opencv-python-headless')

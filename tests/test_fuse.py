@@ -1,0 +1,148 @@
+"""ConvMLP.fuse(): the same outputs, whatever computes them."""
+import copy
+import pickle
+
+import export
+import pytest
+import torch
+from golden_outputs import relative_error
+from reference_model import ReferenceConvMLP, random_statistics
+
+from convmlp_backbone import ConvMLP, fused
+from convmlp_backbone.convmlp import ARCHS, channels_last_pays
+
+TINY = dict(channels=16, conv_blocks=1, dims=(16, 24, 32), mlp_blocks=(1, 2, 1), mlp_ratio=2)
+PURE_MLP = dict(TINY, conv_blocks=0, conv_downsample=False, depthwise=False)
+
+
+def make(arch=TINY, **kwargs):
+    torch.manual_seed(0)
+    model = ConvMLP(arch, **kwargs).eval()
+    random_statistics(model)
+    return model
+
+
+def assert_equal_outputs(ours, theirs, tolerance=1e-5):
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.shape == b.shape and relative_error(a.detach(), b.detach()) < tolerance
+
+
+@pytest.mark.parametrize('size', ARCHS)
+def test_reference_is_the_network(size):
+    reference = ReferenceConvMLP(**ARCHS[size]).eval()
+    random_statistics(reference)
+    model = ConvMLP(size).eval()
+    model.load_state_dict(reference.state_dict())
+    x = torch.randn(1, 3, 65, 97)
+    with torch.no_grad():
+        expected = reference(x)
+        assert_equal_outputs(model(x), expected)
+        assert_equal_outputs(model.fuse()(x), expected)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (33, 47), (64, 96)])
+@pytest.mark.parametrize('arch', [TINY, PURE_MLP])
+def test_same_outputs_with_and_without_kernels(arch, size, monkeypatch):
+    model, x = make(arch), torch.randn(2, 3, *size)
+    expected = model(x)
+    assert model.fuse() is model and model.fuse() is model
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
+    assert_equal_outputs(model(x), expected)  # with gradients: plain operators
+    with torch.no_grad():
+        assert_equal_outputs(model(x), expected)
+    with torch.inference_mode():
+        assert_equal_outputs(model(x), expected)
+    monkeypatch.setattr(fused, 'ONEDNN', False)  # a PyTorch without the kernels
+    with torch.no_grad():
+        assert_equal_outputs(model(x), expected)
+
+
+@pytest.mark.parametrize('out_indices', [(0,), (1,), (2, 0), (3,)])
+def test_any_levels(out_indices):
+    model, x = make(out_indices=out_indices), torch.randn(1, 3, 40, 56)
+    expected = model(x)
+    with torch.no_grad():
+        assert_equal_outputs(model.fuse()(x), expected)
+
+
+def test_other_norms_stay():
+    model, x = make(norm_cfg=dict(type='GN', num_groups=4)), torch.randn(1, 3, 40, 56)
+    expected = model(x)
+    with torch.no_grad():
+        assert_equal_outputs(model.fuse()(x), expected)
+
+
+def test_training_and_fusing_exclude_one_another():
+    with pytest.raises(RuntimeError, match=r'call eval\(\) first'):
+        make().train().fuse()
+    with pytest.raises(RuntimeError, match='cannot be trained'):
+        make().fuse().train()
+
+
+def test_new_weights_are_seen():
+    """The kernels keep weights in a layout of their own."""
+    ours, theirs, x = make().fuse(), make().fuse(), torch.randn(1, 3, 40, 56)
+    for parameter in theirs.parameters():
+        parameter.data.mul_(1.1)
+    with torch.no_grad():
+        ours(x)
+        ours.load_state_dict(theirs.state_dict())
+        assert_equal_outputs(ours(x), theirs(x))
+        for parameter in ours.parameters():
+            parameter.div_(1.1)
+        assert_equal_outputs(ours(x), make().fuse()(x))
+
+
+@pytest.mark.parametrize('duplicate', [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies(duplicate):
+    model, x = make().fuse(), torch.randn(1, 3, 40, 56)
+    with torch.no_grad():
+        expected = model(x)
+        assert_equal_outputs(duplicate(model)(x), expected)
+
+
+def test_autocast_compile_and_an_empty_batch():
+    model, x = make(), torch.randn(1, 3, 40, 56)
+    expected = model(x)
+    model.fuse()
+    with torch.no_grad():
+        with torch.autocast('cpu', torch.bfloat16):
+            assert_equal_outputs([y.float() for y in model(x)], expected, 0.1)
+        assert_equal_outputs(torch.compile(model, backend='eager', fullgraph=True)(x), expected)
+        assert model(torch.empty(0, 3, 32, 32))[0].shape == (0, 16, 8, 8)
+
+
+def test_memory_format():
+    """Inference on a CPU is channels last from the image to every level; training is not."""
+    model, x = make(), torch.randn(1, 3, 40, 56)
+    assert not channels_last_pays(x)
+    with torch.no_grad():
+        assert channels_last_pays(x)
+        for level in model(x):
+            assert level.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize('suffix', ['.onnx', '.pt2'])
+def test_export(suffix, tmp_path):
+    model, path = make().fuse(), tmp_path / f'model{suffix}'
+    export.export(model, path)
+    for size in ((1, 33, 33), (3, 64, 96), (1, 97, 161)):
+        assert export.largest_error(model, path, *size) < 1e-4
+
+
+def test_export_of_a_segmentor(call_tool, tmp_path):
+    out = call_tool('export.py', 'fpn_convmlp_s_coins', tmp_path / 'model.onnx')
+    assert 'any batch' in out and (tmp_path / 'model.onnx').stat().st_size > 1e6
+    assert 'exists already' in call_tool('export.py', 's', tmp_path / 'model.onnx')
+    assert 'RetinaNet' in call_tool(
+        'export.py', 'retinanet_convmlp_s_fpn_1x_coco', tmp_path / 'other.onnx')
+    assert not list(tmp_path.glob('*unfinished*'))
+
+
+def test_benchmark(call_tool, tmp_path):
+    out = call_tool('benchmark.py', 's', '--shape', 33, 47, '--turns', 2, '--vs', 'resnet18')
+    assert '| s fused | 33x47 |' in out and '| resnet18 |' in out
+    folder = tmp_path / 'work_dirs/benchmark'
+    assert {path.name for path in folder.iterdir()} == {
+        'benchmark.json', 'benchmark.md', 'benchmark.png'}
+    assert 'timm has no such model' in call_tool('benchmark.py', 's', '--vs', 'resnet1')
