@@ -17,6 +17,8 @@ data_source = 'nuclei as docs/own_dataset.md tells'
 metainfo = dict(classes=('nucleus', ), palette=[(0, 114, 178)])
 train_pipeline = _base_.train_pipeline
 train_pipeline[2].update(scale=(512, 512), ratio_range=(0.8, 1.2))
+# Two fifths of the image: as many iterations in less than half the time.
+train_pipeline.insert(3, dict(type='RandomCrop', crop_size=(320, 320)))
 test_pipeline = _base_.test_pipeline
 test_pipeline[1] = dict(type='Resize', scale=(512, 512), keep_ratio=True)
 train_dataloader = dict(

@@ -15,32 +15,35 @@ ABLATIONS = {
 NAMES = [name for size in ARCHS for name in (size, *(f'{size}-{part}' for part in ABLATIONS))]
 
 
-def build_model(name):
-    """A model without its weights, in evaluation mode.
+def build_model(name, pretrained=False):
+    """A model, in evaluation mode.
 
     Args:
         name (str): One of :data:`NAMES` for a backbone, such as ``'s'`` or ``'m-pure-mlp'``; the
             name of a timm model; the path of a config or the name of a shipped one.
+        pretrained (bool): With timm's weights, if it is a model of timm; otherwise random ones.
 
     Returns:
         tuple[nn.Module, tuple[int, int]]: The model and the height and width of the image that its
         cost is usually given for.
 
     Raises:
-        UserError: There is no such model.
+        UserError: There is no such model, or its weights cannot be had.
     """
-    if name.lower() in NAMES:
-        size, _, part = name.lower().partition('-')
+    if name in NAMES:
+        size, _, part = name.partition('-')
         return ConvMLP({**ARCHS[size], **ABLATIONS.get(part, {})}).eval(), (224, 224)
     try:
         import timm
 
         import convmlp_backbone.timm_models  # noqa: F401  registers convmlp_s and so on
         if timm.is_model(name):
-            model = timm.create_model(name).eval()
+            model = timm.create_model(name, pretrained=pretrained).eval()
             return model, model.default_cfg['input_size'][1:]
     except ImportError:
         pass
+    except OSError as error:
+        raise UserError(f'{name}: {str(error).splitlines()[0]}') from None
     try:
         cfg = Config.fromfile(find_config(name))
     except UserError as error:

@@ -24,6 +24,7 @@ from mmengine.structures import BaseDataElement
 from PIL import Image, UnidentifiedImageError
 
 from convmlp_backbone.checkpoints import load, load_backbone, load_model, require_fit, unwrap
+from convmlp_backbone.convmlp import ARCHS
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet, RGB
 
@@ -38,16 +39,18 @@ class Features:
 
 def load_weights(model, name, source):
     """Load a file into the model of that name, wholly; UserError or CheckpointError if not."""
-    if source == 'pretrained' and name in ('s', 'm', 'l'):
+    if source == 'pretrained':
+        if name not in ARCHS:
+            raise UserError(f'{name}=pretrained: only s, m, l and timm\'s models have such weights')
         source = f'convmlp://convmlp_{name}_imagenet.pth'
     if name in NAMES:
         load_backbone(model, source)
-    elif not hasattr(model, 'default_cfg'):
-        load_model(model, source)
-    else:
+    elif hasattr(model, 'default_cfg'):
         state_dict = unwrap(load(source))[1]
         require_fit(model, state_dict, source, state_dict)
         model.load_state_dict(state_dict, strict=False)
+    else:
+        load_model(model, source)
 
 
 def one_per_size(maps):
@@ -71,16 +74,9 @@ def compute(spec, photo, shape=None):
         Features: Of the resized photo.
     """
     name, _, source = spec.partition('=')
-    if source == 'pretrained' and name not in ('s', 'm', 'l'):
-        import timm
-        if not timm.is_model(name):
-            raise UserError(f'{spec}: there are published weights for s, m, l and timm\'s models')
-        model = timm.create_model(name, pretrained=True).eval()
-        size = model.default_cfg['input_size'][1:]
-    else:
-        model, size = build_model(name)
-        if source:
-            load_weights(model, name, source)
+    model, size = build_model(name, pretrained=source == 'pretrained')
+    if source and not (source == 'pretrained' and hasattr(model, 'default_cfg')):
+        load_weights(model, name, source)
     title = f'{label(name)}, {"weights of " + Path(source).name if source else "random weights"}'
     fixed = getattr(model, 'default_cfg', {}).get('fixed_input_size')
     shape = size if fixed else shape
