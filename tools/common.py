@@ -31,9 +31,10 @@ def one_line_errors():
     except (UserError, CheckpointError, TrainingStopped) as error:
         sys.exit(f'error: {error}')
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not (isinstance(error, FileNotFoundError)
+                or error.errno in (errno.ENOSPC, errno.EDQUOT)):
             raise
-        sys.exit(f'error: {error}')
+        sys.exit(f'error: {str(error).splitlines()[-1]}')
 
 
 def add_config_arguments(parser):
