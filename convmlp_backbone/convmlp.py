@@ -351,7 +351,8 @@ class ConvMLP(BaseModule):
         if last == 3:
             x = self.stages[2](self.stages[1](x))
             levels.append(x.permute(0, 3, 1, 2))
-        return tuple(levels[i] for i in self.out_indices)
+        # MMCV's RoIAlign reads any tensor as if it lay in memory as (N, C, H, W).
+        return tuple(levels[i].contiguous() for i in self.out_indices)
 
     def fuse(self):
         """Fold all that folds exactly, for inference, and return ``self``.

@@ -113,13 +113,16 @@ def test_autocast_compile_and_an_empty_batch():
 
 
 def test_memory_format():
-    """Inference on a CPU is channels last from the image to every level; training is not."""
-    model, x = make(), torch.randn(1, 3, 40, 56)
-    assert not channels_last_pays(x)
+    """Channels last inside where it pays; levels never, which MMCV's RoIAlign misreads."""
+    model, x, seen = make(), torch.randn(1, 3, 40, 56), []
+    model.tokenizer.register_forward_hook(lambda module, inputs, output: seen.append(
+        output.is_contiguous(memory_format=torch.channels_last)))
+    levels = model(x)
     with torch.no_grad():
-        assert channels_last_pays(x)
-        for level in model(x):
-            assert level.is_contiguous(memory_format=torch.channels_last)
+        levels += model(x) + model(x.contiguous(memory_format=torch.channels_last))
+    assert seen == [False, True, True]
+    assert not channels_last_pays(x)
+    assert all(level.is_contiguous() for level in levels)
 
 
 @pytest.mark.parametrize('suffix', ['.onnx', '.pt2'])
