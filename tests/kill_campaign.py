@@ -108,6 +108,8 @@ def campaign(processes, kills, folder):
           'checkpoint left | torn file left | resumed at |', flush=True)
     at, row = 0, None
     for i, kind in enumerate([*kinds, None]):
+        for part in work.glob('*.part'):
+            part.unlink()  # told in the table; the training would overwrite it
         process = start(processes, data, work)
         # Not so far that no room is left for the kills to come, and for a checkpoint to write.
         target = kind and random.randint(at + 1, max(at + 1, (total - 9) * (i + 1) // kills))

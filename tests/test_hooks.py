@@ -4,7 +4,9 @@ import os
 import random
 import signal
 import time
+from types import SimpleNamespace
 
+import mmengine.runner.loops
 import numpy as np
 import pytest
 import torch
@@ -64,9 +66,11 @@ def terminate(runner):
 
 
 @pytest.fixture
-def train(tmp_path, restore_loaders):
+def train(tmp_path, restore_loaders, monkeypatch):
     """Train the toy in a folder of that name; returns its weights."""
     enable_safe_loading()
+    # MMEngine sleeps two seconds wherever a data loader starts again.
+    monkeypatch.setattr(mmengine.runner.loops, 'time', SimpleNamespace(sleep=lambda _: None))
 
     def run(name, iter_based=False, sampler='DefaultSampler', workers=0, epochs=3, seed=None,
             hooks=(), checkpoint={}, invalid_loss={},
@@ -156,7 +160,7 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(fault, tmp_path, monk
 
 
 def test_full_disk_in_training_keeps_the_only_checkpoint(train, tmp_path, monkeypatch):
-    put = AtomicBackend.put
+    put, fsync = AtomicBackend.put, os.fsync
 
     def put_first(self, obj, path):
         if 'epoch_2' in str(path):
@@ -165,7 +169,8 @@ def test_full_disk_in_training_keeps_the_only_checkpoint(train, tmp_path, monkey
     monkeypatch.setattr(AtomicBackend, 'put', put_first)
     with pytest.raises(CheckpointError, match='epoch_2.pth could not be written: full'):
         train('run', seed=0, checkpoint=dict(max_keep_ckpts=1))
-    monkeypatch.undo()
+    monkeypatch.setattr(AtomicBackend, 'put', put)
+    monkeypatch.setattr(os, 'fsync', fsync)
     work = tmp_path / 'run'
     assert [path.name for path in work.glob('*.pth*')] == ['epoch_1.pth']
     assert (work / 'last_checkpoint').read_text() == str(work / 'epoch_1.pth')
