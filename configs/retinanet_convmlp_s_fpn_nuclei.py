@@ -1,6 +1,6 @@
 """Nuclei in micrographs: how to train on a COCO-format data set of one's own, docs/own_dataset.md.
 
-280 iterations from scratch, half an hour at most on two cores without a GPU.
+280 iterations from scratch, without a GPU if need be.
 """
 _base_ = [
     '_base_/retinanet_fpn.py', '_base_/coins_detection.py', '_base_/schedule_coins.py',
