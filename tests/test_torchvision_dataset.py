@@ -66,6 +66,7 @@ def test_wrong_names():
 
 
 def test_example_of_the_documentation(tmp_path):
+    pytest.importorskip('mmpretrain')
     text = (CONFIGS.parent / 'docs/classification.md').read_text()
     example = text[text.index("    _base_ = ['configs/"):].split('\n\n')[0]
     (tmp_path / 'food.py').write_text(
