@@ -252,7 +252,11 @@ class ReproducibleResumeHook(Hook):
         object.__setattr__(loader, 'batch_sampler', self.batches)  # DataLoader itself refuses
         loader.dataset.__getitems__ = partial(_seeded_samples, loader.dataset)
         if hasattr(runner.train_loop, 'dataloader_iterator'):
-            # MMEngine 0.10.7 has started the old one, without the seeds.
+            # MMEngine 0.10.7 has started the old one, without the seeds; ending it ends the
+            # sampler's only stream of indices, and persistent workers would go on with it.
+            loader._iterator = None
+            if hasattr(loader.sampler, '_indices_of_rank'):
+                loader.sampler.indices = loader.sampler._indices_of_rank()
             iterator = type(runner.train_loop.dataloader_iterator)(loader)
             if isinstance(loader.sampler, InfiniteSampler):
                 # MMEngine 0.10.12 would skip within the sampler, unseen by the count.
