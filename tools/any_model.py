@@ -53,6 +53,15 @@ def build_model(name, pretrained=False):
         cfg.get('default_scope'), (224, 224))
 
 
+def image_shape(numbers):
+    """Height and width from the numbers after ``--shape``: both, or one for both."""
+    shape = tuple(numbers * 2 if len(numbers) == 1 else numbers)
+    if len(shape) != 2 or min(shape) < 1:
+        raise UserError(f'--shape {" ".join(map(str, numbers))}: expected height and width, or one '
+                        'number for both, in pixels')
+    return shape
+
+
 def build_from_config(cfg):
     """The model of a config, in evaluation mode; nothing is downloaded."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))

@@ -22,7 +22,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from any_model import build_from_config
+from any_model import build_from_config, image_shape
 from common import UserError, find_config, one_line_errors
 from mmengine.config import Config
 from mmengine.structures import BaseDataElement
@@ -291,9 +291,7 @@ def draw(rows, path, title):
 
 def main():
     args = parse_args()
-    shapes = [tuple(shape * 2 if len(shape) == 1 else shape) for shape in args.shape or [[224]]]
-    if any(len(shape) != 2 or min(shape) < 1 for shape in shapes):
-        raise UserError(f'--shape {args.shape}: expected a height and a width, or one number')
+    shapes = [image_shape(numbers) for numbers in args.shape or [[224]]]
     if min(args.batch, args.turns - 1) < 1:
         raise UserError(f'--batch {args.batch} --turns {args.turns}: expected at least 1 and 2')
     rows = []

@@ -12,7 +12,7 @@ import csv
 import sys
 
 import torch
-from any_model import ABLATIONS, build_model
+from any_model import ABLATIONS, build_model, image_shape
 from common import UserError, one_line_errors
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement, InstanceData
@@ -129,9 +129,7 @@ def main():
     style.add_argument('--csv', action='store_true', help='all digits, for spreadsheets')
     style.add_argument('--markdown', action='store_true')
     args = parser.parse_args()
-    shape = args.shape and tuple(args.shape * 2 if len(args.shape) == 1 else args.shape)
-    if shape and (len(shape) != 2 or min(shape) < 1):
-        raise UserError(f'--shape {" ".join(map(str, args.shape))}: expected height and width')
+    shape = args.shape and image_shape(args.shape)
     if args.ablation and args.model not in ('s', 'm', 'l'):
         raise UserError(f'--ablation {args.model}: expected s, m or l')
 

@@ -18,7 +18,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from any_model import NAMES, build_model
+from any_model import NAMES, build_model, image_shape
 from common import UserError, one_line_errors
 from mmengine.structures import BaseDataElement
 from PIL import Image, UnidentifiedImageError
@@ -156,15 +156,16 @@ def main():
     parser.add_argument('image')
     parser.add_argument('models', nargs='+', metavar='MODEL[=CHECKPOINT]')
     parser.add_argument('--out-dir', default='work_dirs/features', metavar='DIR')
-    parser.add_argument('--shape', nargs=2, type=int, metavar=('H', 'W'),
-                        help='resize the image (default: as it is)')
+    parser.add_argument('--shape', nargs='+', type=int, metavar='N', help='resize the image to '
+                        'this height and width, or one number for both (default: as it is)')
     parser.add_argument('--channels', type=int, default=6, metavar='N',
                         help='per level (default 6)')
     parser.add_argument('--pick', choices=['first', 'strongest'], default='strongest',
                         help='the first N channels, or the N that vary most (default)')
     args = parser.parse_args()
-    if args.channels < 1 or args.shape and min(args.shape) < 1:
-        raise UserError('--channels and --shape take positive numbers')
+    if args.channels < 1:
+        raise UserError(f'--channels {args.channels}: expected a positive number')
+    shape = args.shape and image_shape(args.shape)
     try:
         photo = Image.open(args.image).convert('RGB')
     except (OSError, UnidentifiedImageError) as error:
@@ -175,7 +176,7 @@ def main():
     out_dir.mkdir(parents=True, exist_ok=True)
     for number, spec in enumerate(args.models, 1):
         print(f'{number} of {len(args.models)}: {spec}', flush=True)
-        models.append(compute(spec, photo, args.shape))
+        models.append(compute(spec, photo, shape))
         name = Path(spec.partition('=')[0]).stem
         draw(models[-1:], args.channels, args.pick == 'strongest', out_dir / f'{name}.png')
     if len(models) > 1:
