@@ -9,4 +9,4 @@ model = dict(
     decode_head=dict(num_classes=2))
 default_hooks = dict(
     logger=dict(interval=8), checkpoint=dict(by_epoch=True, interval=1, max_keep_ckpts=1))
-log_processor = dict(by_epoch=True)
+log_processor = dict(by_epoch=True, window_size=8)

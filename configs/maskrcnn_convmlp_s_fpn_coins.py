@@ -13,3 +13,4 @@ model = dict(
 val_evaluator = dict(metric=['bbox', 'segm'])
 test_evaluator = val_evaluator
 default_hooks = dict(logger=dict(interval=8), checkpoint=dict(max_keep_ckpts=1))
+log_processor = dict(window_size=8)

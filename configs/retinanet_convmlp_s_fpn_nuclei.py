@@ -24,3 +24,4 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
 test_evaluator = val_evaluator
 default_hooks = dict(logger=dict(interval=10))
+log_processor = dict(window_size=10)

@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 import yaml
 from common import UserError, one_line_errors
 from make_model_tables import read_models
+from matplotlib.ticker import LogLocator, NullFormatter
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; the markers differ besides.
 COLORS = ['#D55E00', '#0072B2', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000', '#777777']
@@ -137,8 +138,12 @@ def draw_curves(work_dirs, file):
         axes.set(xlabel='iteration', ylabel=CURVES[key])
         if key == 'loss':
             axes.set_yscale('log')
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter('{x:g}')
+            axes.yaxis.set_minor_formatter(NullFormatter())
         else:
             axes.set_ylim(bottom=0)
+            axes.ticklabel_format(axis='y', scilimits=(-3, 4))
     epochs = any('epoch' in record for train, _ in runs.values() for record in train)
     panels[-1].set(xlabel='epoch' if epochs else 'iteration', ylabel='on validation data',
                    ylim=(0, 1.02))
