@@ -31,6 +31,8 @@ ARCHS = {
 # convolution and no norm before it), what remains is the Pure-MLP baseline.
 ABLATION = dict(conv_downsample=True, depthwise=True)
 
+AVX512 = torch.backends.cpu.get_cpu_capability() == 'AVX512'
+
 
 def norm_layer(cfg, channels):
     """The norm layer that ``norm_cfg`` asks for; types other than plain BN need mmcv."""
@@ -227,13 +229,29 @@ def channels_last_pays(x):
     """Whether the whole backbone computes channels last: as (N, H, W, C) in memory.
 
     Then the step from convolutions to MLPs costs no copy, and the kernels are faster: inference
-    on a CPU, mixed precision on a GPU. Training on a CPU is slower so.
+    on a CPU, training on one with AVX-512, mixed precision on a GPU.
     """
     if x.is_cuda:
         return torch.is_autocast_enabled('cuda')
-    if torch.compiler.is_exporting():
-        return False  # the runtime decides
-    return x.device.type == 'cpu' and not torch.is_grad_enabled()
+    if x.device.type != 'cpu' or torch.compiler.is_exporting():
+        return False  # where a program is exported to, the runtime decides
+    return AVX512 or not torch.is_grad_enabled()
+
+
+class ContiguousLevel(torch.autograd.Function):
+    """A level as it is returned, contiguous, with a gradient that is channels last again.
+
+    MMCV's RoIAlign reads any tensor as if it lay in memory as (N, C, H, W). A gradient that does
+    would have max pooling copy the largest tensors of the network.
+    """
+
+    @staticmethod
+    def forward(ctx, level):
+        return level.contiguous()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.contiguous(memory_format=torch.channels_last)
 
 
 def init_parameters(module):
@@ -339,7 +357,7 @@ class ConvMLP(BaseModule):
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f'ConvMLP expects images of shape (N, {self.in_channels}, H, W), '
                              f'got {tuple(x.shape)}')
-        if not torch.jit.is_scripting() and channels_last_pays(x):
+        if channels_last := channels_last_pays(x):
             x = x.contiguous(memory_format=torch.channels_last)
         last = max(self.out_indices)
         levels = [self.tokenizer(x)]
@@ -351,8 +369,9 @@ class ConvMLP(BaseModule):
         if last == 3:
             x = self.stages[2](self.stages[1](x))
             levels.append(x.permute(0, 3, 1, 2))
-        # MMCV's RoIAlign reads any tensor as if it lay in memory as (N, C, H, W).
-        return tuple(levels[i].contiguous() for i in self.out_indices)
+        contiguous = (ContiguousLevel.apply if channels_last and torch.is_grad_enabled()
+                      else torch.Tensor.contiguous)
+        return tuple(contiguous(levels[i]) for i in self.out_indices)
 
     def fuse(self):
         """Fold all that folds exactly, for inference, and return ``self``.
