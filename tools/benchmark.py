@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 from any_model import build_from_config, image_shape
-from common import UserError, find_config, one_line_errors
+from common import UserError, find_config, fuse_model, one_line_errors
 from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 from reference_model import ReferenceConvMLP, random_statistics
@@ -144,8 +144,9 @@ def whole_model_variants(config, args, shape):
     for name, part in (('ResNet-50', resnet), ('eager', cfg), ('fused', cfg)):
         torch.manual_seed(0)
         model = build_from_config(copy.deepcopy(part)).to(args.device)
+        model.init_weights()  # else every anchor would be an object, and NMS take all the time
         if name == 'fused':
-            model.backbone.fuse()
+            fuse_model(model)
         samples = [BaseDataElement(metainfo=dict(
             img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape,
             scale_factor=(1., 1.))) for _ in range(args.batch)]

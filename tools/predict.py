@@ -10,7 +10,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-from common import UserError, fuse_backbones, one_line_errors, read_config
+from common import UserError, fuse_model, one_line_errors, read_config
 from dataset_checks import image_problems
 from mmcv import imwrite
 from mmengine.config import DictAction
@@ -108,7 +108,7 @@ def main():
     cfg = read_config(args.config, args.cfg_options)
     inferencer = build_inferencer(cfg, args.checkpoint, args.device, args.trust)
     if args.fuse:
-        fuse_backbones(inferencer.model)
+        fuse_model(inferencer.model)
     classes = inferencer.model.dataset_meta['classes']
     segments = cfg.get('default_scope') == 'mmseg'
     image_ids = {path.name: i for i, path in enumerate(images, 1)}

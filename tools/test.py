@@ -8,7 +8,7 @@ import os
 from common import (
     add_config_arguments,
     check_checkpoint,
-    fuse_backbones,
+    fuse_model,
     load_config,
     one_line_errors,
 )
@@ -49,7 +49,7 @@ def main():
     # MMEngine would go on with what fits.
     load_model(getattr(runner.model, 'module', runner.model), args.checkpoint)
     if args.fuse:
-        fuse_backbones(runner.model)
+        fuse_model(runner.model)
     runner.test()
 
 
