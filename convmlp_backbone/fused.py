@@ -50,8 +50,10 @@ class FusedConv2d(PackedWeight, nn.Conv2d):
 
     def forward(self, x):
         if not torch.jit.is_scripting() and onednn_takes(x):
+            # For images like the first one; without a size oneDNN may guess a layout that it would
+            # have to change in every call.
             weight = self.packed(_ops._reorder_convolution_weight, self.padding, self.stride,
-                                 self.dilation, self.groups, None)
+                                 self.dilation, self.groups, list(x.shape))
             return _ops._convolution_pointwise(
                 x, weight, self.bias, self.padding, self.stride, self.dilation, self.groups,
                 'relu' if self.relu else 'none', [], '')

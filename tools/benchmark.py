@@ -14,6 +14,7 @@ import argparse
 import copy
 import ctypes
 import json
+import logging
 import platform
 import statistics
 import tempfile
@@ -144,7 +145,10 @@ def whole_model_variants(config, args, shape):
     for name, part in (('ResNet-50', resnet), ('eager', cfg), ('fused', cfg)):
         torch.manual_seed(0)
         model = build_from_config(copy.deepcopy(part)).to(args.device)
-        model.init_weights()  # else every anchor would be an object, and NMS take all the time
+        # Else every anchor would be an object, and NMS take all the time.
+        logging.disable(logging.INFO)  # a line for every parameter
+        model.init_weights()
+        logging.disable(logging.NOTSET)
         if name == 'fused':
             fuse_model(model)
         samples = [BaseDataElement(metainfo=dict(

@@ -37,6 +37,14 @@ class Features:
     levels: list
 
 
+def open_photo(path):
+    """The image in a file, RGB; UserError if there is none."""
+    try:
+        return Image.open(path).convert('RGB')
+    except (OSError, UnidentifiedImageError) as error:
+        raise UserError(f'no image: {error}') from None
+
+
 def load_weights(model, name, source):
     """Load a file into the model of that name, wholly; UserError or CheckpointError if not."""
     if source == 'pretrained':
@@ -166,11 +174,7 @@ def main():
     if args.channels < 1:
         raise UserError(f'--channels {args.channels}: expected a positive number')
     shape = args.shape and image_shape(args.shape)
-    try:
-        photo = Image.open(args.image).convert('RGB')
-    except (OSError, UnidentifiedImageError) as error:
-        raise UserError(f'no image: {error}') from None
-
+    photo = open_photo(args.image)
     torch.manual_seed(0)  # the same random weights every time
     out_dir, models = Path(args.out_dir), []
     out_dir.mkdir(parents=True, exist_ok=True)
