@@ -10,10 +10,11 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-from common import UserError, fuse_model, one_line_errors, read_config
+from common import UserError, fuse_model, keep_freed_memory, one_line_errors, read_config
 from dataset_checks import image_problems
 from mmcv import imwrite
 from mmengine.config import DictAction
+from mmengine.device import get_device
 from mmengine.registry import DATASETS
 from PIL import Image
 from rich.progress import track
@@ -106,6 +107,8 @@ def main():
 
     images = find_images(args.images)
     cfg = read_config(args.config, args.cfg_options)
+    if get_device() == 'cpu':
+        keep_freed_memory()
     inferencer = build_inferencer(cfg, args.checkpoint, args.device, args.trust)
     if args.fuse:
         fuse_model(inferencer.model)
