@@ -5,7 +5,6 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.request import Request, urlopen
 
-from filelock import FileLock  # which torch needs, as MMEngine needs rich
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 TIMEOUT = 30  # seconds without an answer
@@ -32,6 +31,8 @@ def download(url, path, size=None, sha256=None):
     Raises:
         DownloadError: No answer, an answer other than the file, or the wrong file.
     """
+    from filelock import FileLock  # which torch needs; half of this package's time to import
+
     path = Path(path)
     if path.exists():
         return

@@ -11,7 +11,8 @@ PAGES = {page.name: page.read_text() for page in [*ROOT.glob('*.md'), *ROOT.glob
 FENCED = re.compile(r'```(\w*)\n(.*?)```', re.S)
 SHORT = [line for text in PAGES.values() for kind, block in FENCED.findall(text)
          if kind == 'bash' for line in block.splitlines()
-         if re.match(r'python tools/(get_flops|visualize|grad_cam|plot_results.py published)', line)]
+         if re.match(r'python tools/(get_flops|visualize|grad_cam|plot_results.py published)',
+                     line)]
 
 
 def snippet(page, word):

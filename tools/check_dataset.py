@@ -99,7 +99,7 @@ def draw(sample, classes, bgr):
     if 'gt_instances' in truth:
         instances = truth.gt_instances
         boxes = getattr(instances.bboxes, 'tensor', instances.bboxes).tolist()
-        names = [classes[i] for i in instances.labels]
+        names = [classes[i] if len(classes) > 1 else '' for i in instances.labels]
         masks = list(instances.masks.masks) if hasattr(
             instances.get('masks', None), 'masks') else []
     elif 'gt_sem_seg' in truth:
