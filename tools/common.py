@@ -161,7 +161,7 @@ def keep_freed_memory():
 
 
 def fit_to_cpu(cfg):
-    """Let a config made for GPUs run without one: gloo for nccl, BN for SyncBN."""
+    """Let a config made for GPUs run well without one: gloo for nccl, BN for SyncBN."""
     keep_freed_memory()
     changes = []
     if cfg.launcher != 'none':

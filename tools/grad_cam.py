@@ -6,7 +6,6 @@ published ones; or MODEL=CHECKPOINT, with those of a file, an address or convmlp
 
   grad_cam.py photo.jpg resnet50=pretrained convmlp_m=pretrained
 """
-import argparse
 from pathlib import Path
 
 import matplotlib
@@ -18,7 +17,7 @@ import torch
 from any_model import build_model, image_shape
 from captum.attr import LayerGradCam
 from common import UserError, one_line_errors
-from visualize_features import load_weights, open_photo
+from visualize_features import fit_photo, load_weights, open_photo, photo_parser
 
 
 def heat_map(model, x, number=None):
@@ -59,15 +58,11 @@ def compute(spec, photo, shape=None, number=None):
     model, size = build_model(name, pretrained=source == 'pretrained')
     if not getattr(model, 'num_classes', 0) or not hasattr(model, 'default_cfg'):
         raise UserError(f'{name} is no classifier of timm, such as convmlp_s or resnet50')
-    if source and source != 'pretrained':
-        load_weights(model, name, source)
-    shape = size if model.default_cfg.get('fixed_input_size') else shape
-    if shape:
-        photo = photo.resize(shape[::-1])
+    weights = load_weights(model, name, source)
+    photo = fit_photo(photo, model, size, shape)
     mean, std = (torch.tensor(model.default_cfg[key])[:, None, None] for key in ('mean', 'std'))
     pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1) / 255
     heat, number, probability = heat_map(model, ((pixels - mean) / std)[None], number)
-    weights = f'weights of {Path(source).name}' if source else 'random weights'
     return f'{name}, {weights}\nclass {number}, {probability:.0%}', photo, heat
 
 
@@ -91,13 +86,8 @@ def draw(results, file):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('image')
-    parser.add_argument('models', nargs='+', metavar='MODEL[=CHECKPOINT]')
+    parser = photo_parser(__doc__)
     parser.add_argument('--out', type=Path, default='work_dirs/grad_cam.png', metavar='FILE.png')
-    parser.add_argument('--shape', nargs='+', type=int, metavar='N', help='resize the image to '
-                        'this height and width, or one number for both (default: as it is)')
     parser.add_argument('--target-class', type=int, metavar='N',
                         help='number of a class (default: the one that a model finds most likely)')
     args = parser.parse_args()

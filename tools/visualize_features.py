@@ -45,8 +45,31 @@ def open_photo(path):
         raise UserError(f'no image: {error}') from None
 
 
+def photo_parser(description):
+    """A parser of an image, models and a size, which :func:`open_photo` and others take."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('image')
+    parser.add_argument('models', nargs='+', metavar='MODEL[=CHECKPOINT]')
+    parser.add_argument('--shape', nargs='+', type=int, metavar='N', help='resize the image to '
+                        'this height and width, or one number for both (default: as it is)')
+    return parser
+
+
 def load_weights(model, name, source):
-    """Load a file into the model of that name, wholly; UserError or CheckpointError if not."""
+    """Load what stands behind ``MODEL=`` into the model of that name, wholly.
+
+    Returns:
+        str: What weights the model has then.
+
+    Raises:
+        UserError, CheckpointError: There is no such file, or it does not fit.
+    """
+    if not source:
+        return 'random weights'
+    words = f'weights of {Path(source).name}'
+    if source == 'pretrained' and hasattr(model, 'default_cfg'):
+        return words  # build_model has loaded them
     if source == 'pretrained':
         if name not in ARCHS:
             raise UserError(f'{name}=pretrained: only s, m, l and timm\'s models have such weights')
@@ -59,6 +82,14 @@ def load_weights(model, name, source):
         model.load_state_dict(state_dict, strict=False)
     else:
         load_model(model, source)
+    return words
+
+
+def fit_photo(photo, model, size, shape=None):
+    """The photo in (height, width) ``shape``, or in ``size`` where the model takes no other."""
+    if getattr(model, 'default_cfg', {}).get('fixed_input_size'):
+        shape = size
+    return photo.resize(shape[::-1], Image.Resampling.BICUBIC) if shape else photo
 
 
 def one_per_size(maps):
@@ -83,13 +114,9 @@ def compute(spec, photo, shape=None):
     """
     name, _, source = spec.partition('=')
     model, size = build_model(name, pretrained=source == 'pretrained')
-    if source and not (source == 'pretrained' and hasattr(model, 'default_cfg')):
-        load_weights(model, name, source)
-    title = f'{label(name)}, {"weights of " + Path(source).name if source else "random weights"}'
+    title = f'{label(name)}, {load_weights(model, name, source)}'
+    photo = fit_photo(photo, model, size, shape)
     fixed = getattr(model, 'default_cfg', {}).get('fixed_input_size')
-    shape = size if fixed else shape
-    if shape:
-        photo = photo.resize(shape[::-1], Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1).float()
     title += f'\nfed {photo.height}×{photo.width}' + (', the only size it takes' if fixed else '')
     with torch.no_grad():
@@ -159,13 +186,8 @@ def draw(models, number, strongest, file):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('image')
-    parser.add_argument('models', nargs='+', metavar='MODEL[=CHECKPOINT]')
+    parser = photo_parser(__doc__)
     parser.add_argument('--out-dir', default='work_dirs/features', metavar='DIR')
-    parser.add_argument('--shape', nargs='+', type=int, metavar='N', help='resize the image to '
-                        'this height and width, or one number for both (default: as it is)')
     parser.add_argument('--channels', type=int, default=6, metavar='N',
                         help='per level (default 6)')
     parser.add_argument('--pick', choices=['first', 'strongest'], default='strongest',
