@@ -91,13 +91,40 @@ def run_checkpointed(block, x):
                       context_fn=lambda: (nullcontext(), _batch_norm_statistics_kept(block)))
 
 
+def recomputing_pays(module, x):
+    """Whether training computes norms and activations again instead of keeping their outputs.
+
+    On a CPU that is no slower: each kept output is memory that Linux clears first.
+    """
+    return (type(x) is torch.Tensor  # torch.fx passes something else
+            and x.device.type == 'cpu' and module.training and torch.is_grad_enabled()
+            and not torch.compiler.is_compiling())
+
+
+class ConvSequence(nn.Sequential):
+    """Three convolutions, each with norm and ReLU, and what follows those."""
+
+    def forward(self, x):
+        if not torch.jit.is_scripting():
+            if recomputing_pays(self, x):
+                layers = list(self)
+                x = layers[0](x)
+                # Computing again ends before a part's convolution: that needs its input only.
+                for start in (1, 4, 7):
+                    x = run_checkpointed(nn.Sequential(*layers[start:start + 3]), x)
+                return x
+        for layer in self:
+            x = layer(x)
+        return x
+
+
 class Tokenizer(nn.Module):
     """Image (N, in_channels, H, W) to F1 (N, channels, ceil(H / 4), ceil(W / 4))."""
 
     def __init__(self, in_channels, channels, norm_cfg, with_cp):
         super().__init__()
         self.with_cp = with_cp
-        self.block = nn.Sequential(
+        self.block = ConvSequence(
             *conv_norm_relu(in_channels, channels // 2, 3, norm_cfg, stride=2),
             *conv_norm_relu(channels // 2, channels // 2, 3, norm_cfg),
             *conv_norm_relu(channels // 2, channels, 3, norm_cfg),
@@ -117,7 +144,7 @@ class ConvStage(nn.Module):
         super().__init__()
         self.with_cp = with_cp
         self.conv_blocks = nn.ModuleList(
-            nn.Sequential(
+            ConvSequence(
                 *conv_norm_relu(channels, hidden_channels, 1, norm_cfg),
                 *conv_norm_relu(hidden_channels, hidden_channels, 3, norm_cfg),
                 *conv_norm_relu(hidden_channels, channels, 1, norm_cfg))
@@ -165,7 +192,11 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(hidden_dim, dim)
 
     def forward(self, x):
-        return self.fc2(self.act(self.fc1(x)))
+        x = self.fc1(x)
+        if not torch.jit.is_scripting():
+            if recomputing_pays(self, x):
+                return run_checkpointed(nn.Sequential(self.act, self.fc2), x)
+        return self.fc2(self.act(x))
 
 
 class ConvMLPBlock(nn.Module):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from convmlp_backbone import ConvMLP
+from convmlp_backbone import ConvMLP, convmlp
 from convmlp_backbone.convmlp import ARCHS
 
 TINY = dict(channels=8, conv_blocks=1, dims=(8, 16, 24), mlp_blocks=(1, 2, 1), mlp_ratio=2)
@@ -203,17 +203,21 @@ def test_norm_eval_keeps_statistics_but_trains():
 
 
 @pytest.mark.parametrize('norm_eval', [False, True])
-def test_with_cp(norm_eval):
-    results = []
-    for with_cp in (False, True):
+@pytest.mark.parametrize('recomputing', [False, True])
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_computing_again_changes_nothing(norm_eval, recomputing, with_cp, monkeypatch):
+    def train(with_cp):
         model = tiny(with_cp=with_cp, norm_eval=norm_eval, drop_path_rate=0.5).train()
         x = images(n=8).requires_grad_()
         torch.manual_seed(1)  # the drop path's
         levels = model(x)
         sum((level ** 2).mean() for level in levels).backward()
         # Statistics too: the second forward pass of a checkpointed block must not move them.
-        results.append([*levels, x.grad, *(p.grad for p in model.parameters()), *model.buffers()])
-    assert_same(*results)
+        return [*levels, x.grad, *(p.grad for p in model.parameters()), *model.buffers()]
+
+    tried = train(with_cp) if recomputing else None
+    monkeypatch.setattr(convmlp, 'recomputing_pays', lambda module, x: False)
+    assert_same(train(False), tried or train(with_cp))
 
 
 def test_with_cp_saves_memory():

@@ -146,22 +146,3 @@ def test_export_of_a_segmentor(call_tool, tmp_path):
     assert 'RetinaNet' in call_tool(
         'export.py', 'retinanet_convmlp_s_fpn_1x_coco', tmp_path / 'other.onnx')
     assert not list(tmp_path.glob('*unfinished*'))
-
-
-def test_benchmark(call_tool, tmp_path):
-    out = call_tool('benchmark.py', 's', '--shape', 33, 47, '--turns', 2, '--vs', 'resnet18')
-    assert '| s fused | 33x47 |' in out and '| resnet18 |' in out
-    folder = tmp_path / 'work_dirs/benchmark'
-    assert {path.name for path in folder.iterdir()} == {
-        'benchmark.json', 'benchmark.md', 'benchmark.png'}
-    assert 'timm has no such model' in call_tool('benchmark.py', 's', '--vs', 'resnet1')
-
-
-def test_profile(call_tool):
-    out = call_tool('profile_layers.py', 's', '--shape', 96)
-    rows = {cells[1]: float(cells[4]) for line in out.splitlines()
-            if len(cells := [cell.strip() for cell in line.split('|')]) == 6
-            and cells[4].replace('.', '').isdigit()}
-    # Nothing is faster than its floor, or the floor is wrong; a small image is in the caches.
-    assert {'linear, with GELU', 'depthwise convolution 3x3', 'whole'} <= rows.keys()
-    assert rows['linear, with GELU'] > 0.7 and rows['whole'] > 1

@@ -8,32 +8,28 @@
 
 All variants take turns, so that what else the machine does meets all of them; a figure is the
 median of its turns, its spread the distance between the quartiles. The rate of matrix products,
-the ceiling for every network, is measured in the same turns.
+the ceiling for every network, is measured in the same turns. On a CPU the variants called "memory
+kept", and whole models, run as train.py, test.py and predict.py run them: in a process that keeps
+freed memory (convmlp_backbone.keep_freed_memory). Peak memory is measured in one that keeps none.
 """
 import argparse
 import copy
-import ctypes
+import functools
 import json
-import logging
 import platform
 import statistics
-import tempfile
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from any_model import build_from_config, image_shape
-from common import UserError, find_config, fuse_model, one_line_errors
-from mmengine.config import Config
-from mmengine.structures import BaseDataElement
-from reference_model import ReferenceConvMLP, random_statistics
-from torch.utils.flop_counter import FlopCounterMode
+from any_model import image_shape
+from benchmark_process import DTYPES, MATRIX, Process, peak_memory, seconds
+from common import UserError, one_line_errors
 
-from convmlp_backbone import ConvMLP
+from convmlp_backbone import keep_freed_memory
 from convmlp_backbone.convmlp import ARCHS
-
-DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+from convmlp_backbone.memory import mallopt
 
 
 def parse_args():
@@ -55,210 +51,48 @@ def parse_args():
     return parser.parse_args()
 
 
-def forward(call, args):
-    """``call`` as what is measured: inference, or a training step without the optimizer."""
-    amp = (torch.autocast(args.device.split(':')[0], DTYPES[args.dtype]) if args.dtype != 'fp32'
-           else nullcontext())
+def measure(model, args, shape):
+    """A row of figures for every variant, and the rate of matrix products."""
+    on_cpu = not args.device.startswith('cuda')
+    with ExitStack() as stack:
+        def start(args, *allocation):
+            return stack.enter_context(Process(model, args, shape, *allocation))
 
-    def infer(x):
-        with torch.inference_mode(), amp:
-            call(x)
-
-    def train(x):
-        with amp:
-            outputs = call(x)
-            outputs = outputs if isinstance(outputs, (tuple, list)) else [outputs]
-            loss = sum(output.float().mean() for output in outputs)
-        loss.backward()
-    return train if args.train else infer
-
-
-def backbone_variants(size, args, shape):
-    """``{name: callable}`` for a size of ConvMLP; the first is what ratios refer to."""
-    reference = ReferenceConvMLP(**ARCHS[size]).to(args.device).train(args.train)
-    random_statistics(reference)
-
-    def ours(**kwargs):
-        model = ConvMLP(size, drop_path_rate=0, **kwargs)
-        model.load_state_dict(reference.state_dict())
-        return model.to(args.device).train(args.train)
-    variants = {f'{size} reference': reference, f'{size} eager': ours()}
-    if args.train:
-        variants[f'{size} with_cp'] = ours(with_cp=True)
-    else:
-        variants[f'{size} fused'] = ours().fuse()
-    if args.compile:
-        # Constant weights let the compiler choose their layout; it does so only in inference.
-        torch._inductor.config.freezing = not args.train
-        model = ours() if args.train else ours().fuse()
-        # One program a shape: with constant weights, that for any shape fails in torch 2.10.
-        variants[f'{size} compiled'] = torch.compile(model, dynamic=False)
-    if args.onnx:
-        variants[f'{size} ONNX Runtime'] = onnx_session(ours().fuse().cpu(), args)
-    check_agreement(variants, args, shape)
-    return variants
-
-
-def onnx_session(model, args):
-    if args.train or args.device != 'cpu' or args.dtype != 'fp32':
-        raise UserError('--onnx is measured for inference on a CPU in fp32 only')
-    import onnxruntime
-    from export import export
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, 'model.onnx')
-        export(model, path)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        # Its threads would spin on in the turn of the next variant.
-        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
-        session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
-    return lambda x: [torch.from_numpy(y) for y in session.run(None, {'image': x.numpy()})]
-
-
-@torch.no_grad()
-def check_agreement(variants, args, shape):
-    """Raise if a variant computes something else than the reference."""
-    if args.dtype != 'fp32':
-        return
-    # Training mode normalises by the batch, which a tiny one would make ill-conditioned.
-    x = torch.randn(args.batch, 3, *shape, device=args.device)
-    expected = None
-    for name, call in variants.items():
-        outputs = call(x)
-        expected = expected or outputs
-        for a, b in zip(outputs, expected, strict=True):
-            error = float((a - b).abs().max() / b.abs().max())
-            if not error < (1e-3 if args.train else 1e-4):
-                raise UserError(f'{name} differs from the reference by {error:.1e}')
-
-
-def whole_model_variants(config, args, shape):
-    """A detector or segmentor of the mm toolboxes, and itself with a ResNet-50."""
-    if args.train:
-        raise UserError('--train measures backbones only: s, m or l')
-    cfg = Config.fromfile(find_config(config))
-    cfg.model.backbone.init_cfg = None
-    resnet = copy.deepcopy(cfg)
-    resnet.model.backbone = dict(type='ResNet', depth=50, num_stages=4, out_indices=(0, 1, 2, 3))
-    resnet.model.neck.in_channels = [256, 512, 1024, 2048]
-    variants = {}
-    for name, part in (('ResNet-50', resnet), ('eager', cfg), ('fused', cfg)):
-        torch.manual_seed(0)
-        model = build_from_config(copy.deepcopy(part)).to(args.device)
-        # Else every anchor would be an object, and NMS take all the time.
-        logging.disable(logging.INFO)  # a line for every parameter
-        model.init_weights()
-        logging.disable(logging.NOTSET)
-        if name == 'fused':
-            fuse_model(model)
-        samples = [BaseDataElement(metainfo=dict(
-            img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape,
-            scale_factor=(1., 1.))) for _ in range(args.batch)]
-        variants[f'{Path(config).stem} {name}'] = (
-            lambda x, model=model, samples=samples: model(x, samples, mode='predict'))
-    return variants
-
-
-def timm_variants(args):
-    variants = {}
-    for name in args.vs:
-        import timm
-        if not timm.is_model(name):
-            raise UserError(f'--vs {name}: timm has no such model; timm.list_models() names all')
-        # Some, such as Swin, must know the size; features_only leaves out the classifier.
-        for extra in (dict(dynamic_img_size=True), dict(strict_img_size=False), {}):
-            try:
-                model = timm.create_model(name, features_only=True, **extra)
-                break
-            except TypeError:
-                continue
-        variants[name] = model.to(args.device).train(args.train)
-    return variants
-
-
-class Memory:
-    """Peak memory of what runs inside, in MB: of the GPU, or resident memory of this process."""
-
-    def __init__(self, device):
-        self.cuda = device.startswith('cuda')
-
-    def __enter__(self):
-        if self.cuda:
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-            self.before = torch.cuda.memory_allocated()
-        else:
-            # What the allocator keeps for later would hide what is needed; Linux forgets the peak.
-            ctypes.CDLL(None).malloc_trim(0)
-            Path('/proc/self/clear_refs').write_text('5')
-            self.before = self.status('VmRSS')
-        return self
-
-    def __exit__(self, *exc):
-        peak = torch.cuda.max_memory_allocated() if self.cuda else self.status('VmHWM')
-        self.peak = (peak - self.before) / 2**20
-
-    @staticmethod
-    def status(key):
-        line, = (line for line in Path('/proc/self/status').read_text().splitlines()
-                 if line.startswith(key))
-        return int(line.split()[1]) * 1024
-
-
-def count_flops(call, x):
-    with FlopCounterMode(display=False) as counter:
-        call(x)
-    return counter.get_total_flops()
-
-
-def measure(variants, args, shape):
-    """A row of figures for every variant."""
-    def synchronize():
-        if args.device.startswith('cuda'):
-            torch.cuda.synchronize()
-
-    def seconds(function, *inputs):
-        synchronize()
-        start = time.perf_counter()
-        function(*inputs)
-        synchronize()
-        return time.perf_counter() - start
-    x = torch.randn(args.batch, 3, *shape, device=args.device)
-    # A square product of about the work of a layer, in the precision of the networks.
-    n = 8192 if args.device.startswith('cuda') else 1536
-    matrix = torch.randn(n, n, device=args.device, dtype=DTYPES[args.dtype])
-    product = torch.empty_like(matrix)
-    calls = {name: forward(call, args) for name, call in variants.items()}
-    times = {name: [] for name in (*calls, 'matrix')}
-    peaks = {}
-    for name, call in calls.items():
-        call(x)  # Compiles, packs weights and so on.
-        with Memory(args.device) as memory:
-            call(x)
-        peaks[name] = memory.peak
-    for turn in range(args.turns):
-        print(f'\r{shape[0]} x {shape[1]}: turn {turn + 1} of {args.turns}', end='', flush=True)
-        for name, call in calls.items():
-            times[name].append(seconds(call, x))
-        times['matrix'].append(seconds(lambda: torch.mm(matrix, matrix, out=product)))
+        default = start(args, *[keep_freed_memory] * (on_cpu and model not in ARCHS))
+        flops = default.flops
+        measured = {name: (default, name) for name in flops}
+        if on_cpu:  # else what malloc keeps for later would hide what is needed
+            giving_back = start(args, functools.partial(mallopt, mmap_threshold=1 << 17))
+        peaks = {name: (giving_back if on_cpu else default).call(peak_memory, name)
+                 for name in flops}
+        if on_cpu and model in ARCHS:
+            fewer = copy.copy(args)
+            fewer.compile, fewer.onnx, fewer.vs = False, False, []
+            kept = start(fewer, keep_freed_memory)
+            measured.update({f'{name}, memory kept': (kept, name) for name in kept.flops
+                             if name.endswith(('eager', 'with_cp') if args.train else 'fused')})
+        times = {name: [] for name in measured}
+        for turn in range(args.turns):
+            print(f'\r{shape[0]} x {shape[1]}: turn {turn + 1} of {args.turns}', end='', flush=True)
+            for label, (process, name) in measured.items():
+                time.sleep(0.1)  # until the threads of the process before have stopped spinning
+                times[label].append(process.call(seconds, name))
     print()
-    rate = 2 * n**3 / statistics.median(times['matrix'])
-    rows, reference = [], statistics.median(times[next(iter(calls))])
-    for name, call in variants.items():
-        size = name.split(' ')[0]
-        median = statistics.median(times[name])
-        low, _, high = statistics.quantiles(times[name], n=4)
-        countable = call if isinstance(call, torch.nn.Module) else None
-        if size in ARCHS:
-            # Fused, compiled and exported ones are the same work in other operators.
-            countable = variants[f'{size} reference']
-        flops = count_flops(forward(countable, args), x) if countable else None
+    medians = {label: statistics.median(times[label]) for label in times}
+    rate = flops[MATRIX] / medians[MATRIX]
+    reference = next(iter(measured))
+    rows = []
+    for label, (_, name) in measured.items():
+        if name == MATRIX:
+            continue
+        low, _, high = statistics.quantiles(times[label], n=4)
+        speed = flops[name] and flops[name] / medians[label]
         rows.append(dict(
-            model=name, shape=f'{shape[0]}x{shape[1]}', batch=args.batch, ms=median * 1e3,
-            spread_ms=(high - low) * 1e3, ratio=reference / median,
-            images_per_s=args.batch / median, gflops=flops and flops / median / 1e9,
-            of_matrix_rate=flops and flops / median / rate, peak_mb=peaks[name],
-            peak_ratio=peaks[name] / max(peaks[next(iter(calls))], 1e-9)))
+            model=label, shape=f'{shape[0]}x{shape[1]}', batch=args.batch, ms=medians[label] * 1e3,
+            spread_ms=(high - low) * 1e3, ratio=medians[reference] / medians[label],
+            images_per_s=args.batch / medians[label], gflops=speed and speed / 1e9,
+            of_matrix_rate=speed and speed / rate, peak_mb=peaks[name],
+            peak_ratio=peaks[name] / max(peaks[reference], 1e-9)))
     return rows, rate
 
 
@@ -302,9 +136,7 @@ def main():
     rows = []
     for name in args.models:
         for shape in shapes:
-            make = backbone_variants if name in ARCHS else whole_model_variants
-            variants = {**make(name, args, shape), **timm_variants(args)}
-            new, rate = measure(variants, args, shape)
+            new, rate = measure(name, args, shape)
             rows += new
             print(table(new), flush=True)
     device = (torch.cuda.get_device_name(args.device) if args.device.startswith('cuda')

@@ -1,10 +1,9 @@
 """What the tools share: reading a config, fitting it to the machine, errors of one line."""
-import ctypes
 import difflib
 import errno
 import os
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 # A clone, or convmlp_backbone/.mim of an installed wheel.
@@ -148,20 +147,9 @@ def check_data(cfg, splits):
                         + 'If you have it elsewhere: --data-root DIR.')
 
 
-def keep_freed_memory():
-    """Let the C library keep the memory of freed tensors.
-
-    Else Linux takes it back and clears it anew for the next one, a quarter of the time of inference
-    at 800x1344 pixels on a CPU.
-    """
-    with suppress(AttributeError):  # a C library other than glibc
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-4, 0)  # M_MMAP_MAX: nothing apart from the heap
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: of which nothing is given back
-
-
 def fit_to_cpu(cfg):
     """Let a config made for GPUs run well without one: gloo for nccl, BN for SyncBN."""
+    from convmlp_backbone import keep_freed_memory
     keep_freed_memory()
     changes = []
     if cfg.launcher != 'none':

@@ -10,7 +10,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-from common import UserError, fuse_model, keep_freed_memory, one_line_errors, read_config
+from common import UserError, fuse_model, one_line_errors, read_config
 from dataset_checks import image_problems
 from mmcv import imwrite
 from mmengine.config import DictAction
@@ -19,6 +19,7 @@ from mmengine.registry import DATASETS
 from PIL import Image
 from rich.progress import track
 
+from convmlp_backbone import keep_freed_memory
 from convmlp_backbone.checkpoints import load_model
 from convmlp_backbone.hooks import AtomicBackend
 
@@ -107,7 +108,7 @@ def main():
 
     images = find_images(args.images)
     cfg = read_config(args.config, args.cfg_options)
-    if get_device() == 'cpu':
+    if (args.device or get_device()) == 'cpu':
         keep_freed_memory()
     inferencer = build_inferencer(cfg, args.checkpoint, args.device, args.trust)
     if args.fuse:

@@ -1,0 +1,249 @@
+"""What tools/benchmark.py measures, and the process in which it does.
+
+One process cannot tell how fast another way of handing out memory is: what it has kept stays.
+"""
+import copy
+import ctypes
+import logging
+import multiprocessing
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from any_model import build_from_config
+from common import UserError, find_config, fuse_model
+from mmengine.config import Config
+from mmengine.structures import BaseDataElement
+from reference_model import ReferenceConvMLP, random_statistics
+from torch.utils.flop_counter import FlopCounterMode
+
+from convmlp_backbone import ConvMLP
+from convmlp_backbone.convmlp import ARCHS
+
+DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+MATRIX = 'matrix product'
+
+
+def forward(call, args):
+    """``call`` as what is measured: inference, or a training step without the optimizer."""
+    amp = (torch.autocast(args.device.split(':')[0], DTYPES[args.dtype]) if args.dtype != 'fp32'
+           else nullcontext())
+
+    def infer(x):
+        with torch.inference_mode(), amp:
+            call(x)
+
+    def train(x):
+        with amp:
+            outputs = call(x)
+            outputs = outputs if isinstance(outputs, (tuple, list)) else [outputs]
+            loss = sum(output.float().mean() for output in outputs)
+        loss.backward()
+    return train if args.train else infer
+
+
+def backbone_variants(size, args, shape):
+    """``{name: callable}`` for a size of ConvMLP; the first is what ratios refer to."""
+    reference = ReferenceConvMLP(**ARCHS[size]).to(args.device).train(args.train)
+    random_statistics(reference)
+
+    def ours(**kwargs):
+        model = ConvMLP(size, drop_path_rate=0, **kwargs)
+        model.load_state_dict(reference.state_dict())
+        return model.to(args.device).train(args.train)
+    variants = {f'{size} reference': reference, f'{size} eager': ours()}
+    if args.train:
+        variants[f'{size} with_cp'] = ours(with_cp=True)
+    else:
+        variants[f'{size} fused'] = ours().fuse()
+    if args.compile:
+        # Constant weights let the compiler choose their layout; it does so only in inference.
+        torch._inductor.config.freezing = not args.train
+        model = ours() if args.train else ours().fuse()
+        # One program a shape: with constant weights, that for any shape fails in torch 2.10.
+        variants[f'{size} compiled'] = torch.compile(model, dynamic=False)
+    if args.onnx:
+        variants[f'{size} ONNX Runtime'] = onnx_session(ours().fuse().cpu(), args)
+    check_agreement(variants, args, shape)
+    return variants
+
+
+def onnx_session(model, args):
+    if args.train or args.device != 'cpu' or args.dtype != 'fp32':
+        raise UserError('--onnx is measured for inference on a CPU in fp32 only')
+    import onnxruntime
+    from export import export
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, 'model.onnx')
+        export(model, path)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        # Its threads would spin on in the turn of the next variant.
+        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+        session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
+    return lambda x: [torch.from_numpy(y) for y in session.run(None, {'image': x.numpy()})]
+
+
+@torch.no_grad()
+def check_agreement(variants, args, shape):
+    """Raise if a variant computes something else than the reference."""
+    if args.dtype != 'fp32':
+        return
+    # Training mode normalises by the batch, which a tiny one would make ill-conditioned.
+    x = torch.randn(args.batch, 3, *shape, device=args.device)
+    expected = None
+    for name, call in variants.items():
+        outputs = call(x)
+        expected = expected or outputs
+        for a, b in zip(outputs, expected, strict=True):
+            error = float((a - b).abs().max() / b.abs().max())
+            if not error < (1e-3 if args.train else 1e-4):
+                raise UserError(f'{name} differs from the reference by {error:.1e}')
+
+
+def whole_model_variants(config, args, shape):
+    """A detector or segmentor of the mm toolboxes, and itself with a ResNet-50."""
+    if args.train:
+        raise UserError('--train measures backbones only: s, m or l')
+    cfg = Config.fromfile(find_config(config))
+    cfg.model.backbone.init_cfg = None
+    resnet = copy.deepcopy(cfg)
+    resnet.model.backbone = dict(type='ResNet', depth=50, num_stages=4, out_indices=(0, 1, 2, 3))
+    resnet.model.neck.in_channels = [256, 512, 1024, 2048]
+    variants = {}
+    for name, part in (('ResNet-50', resnet), ('eager', cfg), ('fused', cfg)):
+        torch.manual_seed(0)
+        model = build_from_config(copy.deepcopy(part)).to(args.device)
+        # Else every anchor would be an object, and NMS take all the time.
+        logging.disable(logging.INFO)  # a line for every parameter
+        model.init_weights()
+        logging.disable(logging.NOTSET)
+        if name == 'fused':
+            fuse_model(model)
+        samples = [BaseDataElement(metainfo=dict(
+            img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape,
+            scale_factor=(1., 1.))) for _ in range(args.batch)]
+        variants[f'{Path(config).stem} {name}'] = (
+            lambda x, model=model, samples=samples: model(x, samples, mode='predict'))
+    return variants
+
+
+def timm_variants(args):
+    variants = {}
+    for name in args.vs:
+        import timm
+        if not timm.is_model(name):
+            raise UserError(f'--vs {name}: timm has no such model; timm.list_models() names all')
+        # Some, such as Swin, must know the size; features_only leaves out the classifier.
+        for extra in (dict(dynamic_img_size=True), dict(strict_img_size=False), {}):
+            try:
+                model = timm.create_model(name, features_only=True, **extra)
+                break
+            except TypeError:
+                continue
+        variants[name] = model.to(args.device).train(args.train)
+    return variants
+
+
+class Memory:
+    """Peak memory of what runs inside, in MB: of the GPU, or resident memory of this process."""
+
+    def __init__(self, device):
+        self.cuda = device.startswith('cuda')
+
+    def __enter__(self):
+        if self.cuda:
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            self.before = torch.cuda.memory_allocated()
+        else:
+            # What the allocator keeps for later would hide what is needed; Linux forgets the peak.
+            ctypes.CDLL(None).malloc_trim(0)
+            Path('/proc/self/clear_refs').write_text('5')
+            self.before = self.status('VmRSS')
+        return self
+
+    def __exit__(self, *exc):
+        peak = torch.cuda.max_memory_allocated() if self.cuda else self.status('VmHWM')
+        self.peak = (peak - self.before) / 2**20
+
+    @staticmethod
+    def status(key):
+        line, = (line for line in Path('/proc/self/status').read_text().splitlines()
+                 if line.startswith(key))
+        return int(line.split()[1]) * 1024
+
+
+def count_flops(call, x):
+    with FlopCounterMode(display=False) as counter:
+        call(x)
+    return counter.get_total_flops()
+
+
+built = {}  # in the process that measures: name -> (function, input)
+
+
+def build(model, args, shape):
+    """Build every variant of ``model``, run it once, and return its operations, None if unknown."""
+    make = backbone_variants if model in ARCHS else whole_model_variants
+    variants = {**make(model, args, shape), **timm_variants(args)}
+    x = torch.randn(args.batch, 3, *shape, device=args.device)
+    flops = {}
+    for name, call in variants.items():
+        built[name] = forward(call, args), x
+        if name.split(' ')[0] in ARCHS and flops:
+            # Fused, compiled and exported ones are the same work in other operators.
+            flops[name] = flops[f'{model} reference']
+        else:
+            flops[name] = count_flops(built[name][0], x)
+        built[name][0](x)
+    # A square product of about the work of a layer, in the precision of the networks.
+    n = 8192 if args.device.startswith('cuda') else 1536
+    matrix = torch.randn(n, n, device=args.device, dtype=DTYPES[args.dtype])
+    product = torch.empty_like(matrix)
+    built[MATRIX] = lambda m: torch.mm(m, m, out=product), matrix
+    return {**flops, MATRIX: 2 * n**3}
+
+
+def seconds(name):
+    function, x = built[name]
+    synchronize = torch.cuda.synchronize if x.is_cuda else lambda: None
+    synchronize()
+    start = time.perf_counter()
+    function(x)
+    synchronize()
+    return time.perf_counter() - start
+
+
+def peak_memory(name):
+    """In MB, above what the process held before."""
+    function, x = built[name]
+    with Memory(x.device.type) as memory:
+        function(x)
+    return memory.peak
+
+
+class Process:
+    """The variants of a model in a process of their own, in which ``allocation()`` comes first."""
+
+    def __init__(self, model, args, shape, allocation=time.time):
+        self.executor = ProcessPoolExecutor(1, multiprocessing.get_context('spawn'))
+        self.executor.submit(allocation)
+        self.building = self.executor.submit(build, model, args, shape)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.executor.shutdown(cancel_futures=True)
+
+    @property
+    def flops(self):
+        """``{name: floating-point operations}`` of the variants and of the matrix product."""
+        return self.building.result()
+
+    def call(self, function, name):
+        return self.executor.submit(function, name).result()
