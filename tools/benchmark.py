@@ -51,8 +51,14 @@ def parse_args():
     return parser.parse_args()
 
 
+# The variants measured with freed memory kept too, in inference and in training.
+KEPT = {False: ('fused', 'compiled'), True: ('eager', 'with_cp', 'compiled')}
+
+
 def measure(model, args, shape):
     """A row of figures for every variant, and the rate of matrix products."""
+    size = f'{shape[0]} x {shape[1]}'
+    print(f'{size}: building', end='', flush=True)
     on_cpu = not args.device.startswith('cuda')
     with ExitStack() as stack:
         def start(args, *allocation):
@@ -67,13 +73,13 @@ def measure(model, args, shape):
                  for name in flops}
         if on_cpu and model in ARCHS:
             fewer = copy.copy(args)
-            fewer.compile, fewer.onnx, fewer.vs = False, False, []
+            fewer.onnx, fewer.vs = False, []
             kept = start(fewer, keep_freed_memory)
             measured.update({f'{name}, memory kept': (kept, name) for name in kept.flops
-                             if name.endswith(('eager', 'with_cp') if args.train else 'fused')})
+                             if name.endswith(KEPT[args.train])})
         times = {name: [] for name in measured}
         for turn in range(args.turns):
-            print(f'\r{shape[0]} x {shape[1]}: turn {turn + 1} of {args.turns}', end='', flush=True)
+            print(f'\r{size}: turn {turn + 1} of {args.turns}', end='', flush=True)
             for label, (process, name) in measured.items():
                 time.sleep(0.1)  # until the threads of the process before have stopped spinning
                 times[label].append(process.call(seconds, name))

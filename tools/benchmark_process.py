@@ -3,7 +3,6 @@
 One process cannot tell how fast another way of handing out memory is: what it has kept stays.
 """
 import copy
-import ctypes
 import logging
 import multiprocessing
 import tempfile
@@ -148,35 +147,6 @@ def timm_variants(args):
     return variants
 
 
-class Memory:
-    """Peak memory of what runs inside, in MB: of the GPU, or resident memory of this process."""
-
-    def __init__(self, device):
-        self.cuda = device.startswith('cuda')
-
-    def __enter__(self):
-        if self.cuda:
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-            self.before = torch.cuda.memory_allocated()
-        else:
-            # What the allocator keeps for later would hide what is needed; Linux forgets the peak.
-            ctypes.CDLL(None).malloc_trim(0)
-            Path('/proc/self/clear_refs').write_text('5')
-            self.before = self.status('VmRSS')
-        return self
-
-    def __exit__(self, *exc):
-        peak = torch.cuda.max_memory_allocated() if self.cuda else self.status('VmHWM')
-        self.peak = (peak - self.before) / 2**20
-
-    @staticmethod
-    def status(key):
-        line, = (line for line in Path('/proc/self/status').read_text().splitlines()
-                 if line.startswith(key))
-        return int(line.split()[1]) * 1024
-
-
 def count_flops(call, x):
     with FlopCounterMode(display=False) as counter:
         call(x)
@@ -219,11 +189,25 @@ def seconds(name):
 
 
 def peak_memory(name):
-    """In MB, above what the process held before."""
+    """Of the GPU, or resident in this process: in MB, above what was held before."""
     function, x = built[name]
-    with Memory(x.device.type) as memory:
+    if x.is_cuda:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
         function(x)
-    return memory.peak
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    Path('/proc/self/clear_refs').write_text('5')  # Linux forgets the peak
+    before = resident_memory('VmRSS')
+    function(x)
+    return resident_memory('VmHWM') - before
+
+
+def resident_memory(key):
+    """What Linux says of this process, in MB."""
+    line, = (line for line in Path('/proc/self/status').read_text().splitlines()
+             if line.startswith(key))
+    return int(line.split()[1]) / 1024
 
 
 class Process:
