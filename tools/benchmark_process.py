@@ -23,7 +23,7 @@ from convmlp_backbone import ConvMLP
 from convmlp_backbone.convmlp import ARCHS
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
-MATRIX = 'matrix product'
+MATRIX = 'matrix products'
 
 
 def forward(call, args):
@@ -147,12 +147,6 @@ def timm_variants(args):
     return variants
 
 
-def count_flops(call, x):
-    with FlopCounterMode(display=False) as counter:
-        call(x)
-    return counter.get_total_flops()
-
-
 built = {}  # in the process that measures: name -> (function, input)
 
 
@@ -163,19 +157,23 @@ def build(model, args, shape):
     x = torch.randn(args.batch, 3, *shape, device=args.device)
     flops = {}
     for name, call in variants.items():
-        built[name] = forward(call, args), x
+        function = forward(call, args)
+        built[name] = function, x
         if name.split(' ')[0] in ARCHS and flops:
             # Fused, compiled and exported ones are the same work in other operators.
             flops[name] = flops[f'{model} reference']
+            function(x)
         else:
-            flops[name] = count_flops(built[name][0], x)
-        built[name][0](x)
-    # A square product of about the work of a layer, in the precision of the networks.
-    n = 8192 if args.device.startswith('cuda') else 1536
+            with FlopCounterMode(display=False) as counter:
+                function(x)
+            flops[name] = counter.get_total_flops()
+    # Square products of about the work of a layer, in the precision of the networks; several, as a
+    # turn of the networks lasts long, too.
+    n, repeat = 8192 if args.device.startswith('cuda') else 1536, 8
     matrix = torch.randn(n, n, device=args.device, dtype=DTYPES[args.dtype])
     product = torch.empty_like(matrix)
-    built[MATRIX] = lambda m: torch.mm(m, m, out=product), matrix
-    return {**flops, MATRIX: 2 * n**3}
+    built[MATRIX] = lambda m: [torch.mm(m, m, out=product) for _ in range(repeat)], matrix
+    return {**flops, MATRIX: repeat * 2 * n**3}
 
 
 def seconds(name):
@@ -226,7 +224,7 @@ class Process:
 
     @property
     def flops(self):
-        """``{name: floating-point operations}`` of the variants and of the matrix product."""
+        """``{name: floating-point operations}`` of the variants and of the matrix products."""
         return self.building.result()
 
     def call(self, function, name):

@@ -1,6 +1,6 @@
 """Where ConvMLP's inference time goes, by kind of layer, against what the machine allows.
 
-  profile_layers.py s --shape 800 1344
+  profile_layers.py s --shape 800 1344 [--keep-memory]
 
 A layer's floor is what its multiplications take at the rate of large matrix products, or moving
 its inputs, outputs and weights at the rate of a copy, whichever takes longer; both rates are
@@ -16,7 +16,7 @@ from any_model import image_shape
 from common import one_line_errors
 from torch import nn
 
-from convmlp_backbone import ConvMLP
+from convmlp_backbone import ConvMLP, keep_freed_memory
 from convmlp_backbone.convmlp import ARCHS
 
 
@@ -86,7 +86,11 @@ def main():
     parser.add_argument('arch', choices=ARCHS)
     parser.add_argument('--shape', nargs='+', type=int, metavar='N', default=[224],
                         help='height and width of the image, or one number for both')
+    parser.add_argument('--keep-memory', action='store_true',
+                        help='that of freed tensors, as train.py, test.py and predict.py do')
     args = parser.parse_args()
+    if args.keep_memory:
+        keep_freed_memory()
     shape = image_shape(args.shape)
     rates = measured_rates()
     table, whole = profile(ConvMLP(args.arch).eval().fuse(), torch.randn(1, 3, *shape), rates)
