@@ -93,12 +93,13 @@ def measure(model, args, shape):
             continue
         low, _, high = statistics.quantiles(times[label], n=4)
         speed = flops[name] and flops[name] / medians[label]
+        peak = peaks[name] or None  # ONNX Runtime keeps its memory from run to run
         rows.append(dict(
             model=label, shape=f'{shape[0]}x{shape[1]}', batch=args.batch, ms=medians[label] * 1e3,
             spread_ms=(high - low) * 1e3, ratio=medians[reference] / medians[label],
             images_per_s=args.batch / medians[label], gflops=speed and speed / 1e9,
-            of_matrix_rate=speed and speed / rate, peak_mb=peaks[name],
-            peak_ratio=peaks[name] / max(peaks[reference], 1e-9)))
+            of_matrix_rate=speed and speed / rate, peak_mb=peak,
+            peak_ratio=peak and peaks[reference] and peak / peaks[reference]))
     return rows, rate
 
 
