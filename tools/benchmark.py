@@ -7,7 +7,8 @@
   benchmark.py retinanet_convmlp_s_fpn_1x_coco    a whole model, beside itself with a ResNet-50
 
 All variants take turns, so that what else the machine does meets all of them; a figure is the
-median of its turns, its spread the distance between the quartiles. The rate of matrix products,
+median of its turns, its spread the distance between the quartiles, its ratio to the first variant
+the median of their ratios in the same turn. The rate of matrix products,
 the ceiling for every network, is measured in the same turns. On a CPU the variants called "memory
 kept", and whole models, run as train.py, test.py and predict.py run them: in a process that keeps
 freed memory (convmlp_backbone.keep_freed_memory). Peak memory is measured in one that keeps none.
@@ -92,11 +93,13 @@ def measure(model, args, shape):
         if name == MATRIX:
             continue
         low, _, high = statistics.quantiles(times[label], n=4)
+        ratio = statistics.median(
+            a / b for a, b in zip(times[reference], times[label], strict=True))
         speed = flops[name] and flops[name] / medians[label]
         peak = peaks[name] or None  # ONNX Runtime keeps its memory from run to run
         rows.append(dict(
             model=label, shape=f'{shape[0]}x{shape[1]}', batch=args.batch, ms=medians[label] * 1e3,
-            spread_ms=(high - low) * 1e3, ratio=medians[reference] / medians[label],
+            spread_ms=(high - low) * 1e3, ratio=ratio,
             images_per_s=args.batch / medians[label], gflops=speed and speed / 1e9,
             of_matrix_rate=speed and speed / rate, peak_mb=peak,
             peak_ratio=peak and peaks[reference] and peak / peaks[reference]))
