@@ -9,7 +9,8 @@ ALLOCATE = '''
 import resource, torch
 from convmlp_backbone import keep_freed_memory
 {}
-torch.ones(1 << 24)
+for _ in range(20):  # the heap grows at first, where something small lies behind the large hole
+    torch.ones(1 << 24)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(4):
     torch.ones(1 << 24)
