@@ -9,8 +9,8 @@
 All variants take turns, so that what else the machine does meets all of them; a figure is the
 median of its turns, its spread the distance between the quartiles, its ratio to the first variant
 the median of their ratios in the same turn. The rate of matrix products, the ceiling for every
-network, is measured in the same turns. On a CPU the variants called "memory kept", and whole models,
-run as train.py, test.py and predict.py run them: in a process that keeps freed memory
+network, is measured in the same turns. On a CPU the variants called "memory kept", and all whole
+models, run as train.py, test.py and predict.py run them: in a process that keeps freed memory
 (convmlp_backbone.keep_freed_memory). Peak memory is measured in one that keeps none.
 """
 import argparse

@@ -159,9 +159,9 @@ def build(model, args, shape):
     for name, call in variants.items():
         function = forward(call, args)
         built[name] = function, x
-        if name.split(' ')[0] in ARCHS and flops:
-            # Fused, compiled and exported ones are the same work in other operators.
-            flops[name] = flops[f'{model} reference']
+        if flops and (name.split(' ')[0] in ARCHS or name.endswith(' fused')):
+            # The same work as of the variant before, in other operators.
+            flops[name] = list(flops.values())[-1]
             function(x)
         else:
             with FlopCounterMode(display=False) as counter:
