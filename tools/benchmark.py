@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 from any_model import image_shape
-from benchmark_process import DTYPES, MATRIX, Process, peak_memory, seconds
+from benchmark_process import DTYPES, FORMATS, MATRIX, Process, peak_memory, seconds
 from common import UserError, one_line_errors
 
 from convmlp_backbone import keep_freed_memory
@@ -43,6 +43,8 @@ def parse_args():
     parser.add_argument('--dtype', choices=DTYPES, default='fp32',
                         help='bf16 and fp16: autocast, for the reference too')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--memory-format', choices=FORMATS,
+                        help='of ConvMLP and of timm models (default: what each chooses itself)')
     parser.add_argument('--train', action='store_true', help='measure training steps')
     parser.add_argument('--compile', action='store_true', help='also compiled by torch.compile')
     parser.add_argument('--onnx', action='store_true', help='also exported, in ONNX Runtime')

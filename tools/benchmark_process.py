@@ -19,10 +19,11 @@ from mmengine.structures import BaseDataElement
 from reference_model import ReferenceConvMLP, random_statistics
 from torch.utils.flop_counter import FlopCounterMode
 
-from convmlp_backbone import ConvMLP
+from convmlp_backbone import ConvMLP, convmlp
 from convmlp_backbone.convmlp import ARCHS
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+FORMATS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
 MATRIX = 'matrix products'
 
 
@@ -143,7 +144,8 @@ def timm_variants(args):
                 break
             except TypeError:
                 continue
-        variants[name] = model.to(args.device).train(args.train)
+        variants[name] = model.to(
+            args.device, memory_format=FORMATS.get(args.memory_format)).train(args.train)
     return variants
 
 
@@ -152,6 +154,9 @@ built = {}  # in the process that measures: name -> (function, input)
 
 def build(model, args, shape):
     """Build every variant of ``model``, run it once, and return its operations, None if unknown."""
+    if args.memory_format:
+        convmlp.channels_last_pays = lambda x: (
+            args.memory_format == 'channels_last' and not torch.compiler.is_exporting())
     make = backbone_variants if model in ARCHS else whole_model_variants
     variants = {**make(model, args, shape), **timm_variants(args)}
     x = torch.randn(args.batch, 3, *shape, device=args.device)
