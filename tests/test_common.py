@@ -3,10 +3,13 @@ from argparse import Namespace
 
 import common
 import pytest
+import torch
 from conftest import ROOT
+from mmcv.ops import RoIAlign
 from mmengine.config import Config
 
 RETINANET = str(ROOT / 'configs/retinanet_convmlp_s_fpn_1x_coco.py')
+MASK_RCNN = str(ROOT / 'configs/maskrcnn_convmlp_s_fpn_1x_coco.py')
 SEMANTIC_FPN = str(ROOT / 'configs/fpn_convmlp_s_512x512_40k_ade20k.py')
 
 
@@ -65,8 +68,26 @@ def test_without_gpu_sync_bn_becomes_bn(monkeypatch, capsys, tmp_path):
     assert cfg.work_dir == 'work_dirs/fpn_convmlp_s_512x512_40k_ade20k'
 
 
+def test_without_gpu_roi_align_is_torchvisions(monkeypatch, capsys):
+    monkeypatch.setattr(common, 'get_device', lambda: 'cpu')
+    roi_head = common.load_config(arguments(MASK_RCNN), []).model.roi_head
+    layers = [roi_head[f'{part}_roi_extractor'].roi_layer for part in ('bbox', 'mask')]
+    assert [layer.pop('use_torchvision') for layer in layers] == [True, True]
+    assert layers[0].pop('type') == 'RoIAlign'
+    assert "torchvision's RoIAlign" in capsys.readouterr().out
+    x, rois = torch.randn(2, 3, 20, 30), torch.tensor([[0, 5, 7, 90, 50], [1, -9, 30.5, 31, 99]])
+    results = []
+    for extra in ({}, dict(use_torchvision=True)):
+        x = x.detach().requires_grad_()
+        output = RoIAlign(**layers[0], spatial_scale=0.25, **extra)(x, rois)
+        output.square().sum().backward()
+        results.append((output.detach(), x.grad))
+    torch.testing.assert_close(*results)
+
+
 def test_with_gpu_the_config_stays(monkeypatch, capsys):
     monkeypatch.setattr(common, 'get_device', lambda: 'cuda')
+    assert 'use_torchvision' not in common.load_config(arguments(MASK_RCNN), []).dump()
     cfg = common.load_config(arguments(SEMANTIC_FPN), [])
     assert cfg.model.decode_head.norm_cfg.type == 'SyncBN'
     assert 'model_wrapper_cfg' not in cfg and capsys.readouterr().out == ''

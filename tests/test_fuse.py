@@ -5,6 +5,8 @@ import pickle
 import export
 import pytest
 import torch
+from any_model import build_model
+from common import fuse_model
 from golden_outputs import relative_error
 from reference_model import ReferenceConvMLP, random_statistics
 
@@ -129,6 +131,21 @@ def test_memory_format(avx512, monkeypatch):
         levels += model(x) + model(x.contiguous(memory_format=torch.channels_last))
     assert seen == [avx512, avx512, True, True]
     assert all(level.is_contiguous() for level in levels)
+
+
+def test_mask_rcnn_pools_the_same_from_channels_last():
+    model = build_model('maskrcnn_convmlp_s_fpn_1x_coco')[0]
+    x, rois = torch.randn(1, 3, 64, 96), torch.tensor([[0, 8, 9, 60, 50], [0, 0, 0, 300, 200.]])
+
+    def pool():
+        levels = model.extract_feat(x)
+        return levels, model.roi_head.bbox_roi_extractor(levels[:4], rois)
+    with torch.no_grad():
+        _, expected = pool()
+        fuse_model(model)
+        levels, pooled = pool()
+    assert levels[0].is_contiguous(memory_format=torch.channels_last)
+    assert_equal_outputs([pooled], [expected])
 
 
 @pytest.mark.parametrize('suffix', ['.onnx', '.pt2'])

@@ -1,5 +1,5 @@
 """A model by name, for the tools that look at models: a size of ConvMLP, a timm model, a config."""
-from common import UserError, find_config, replace_sync_bn
+from common import UserError, find_config, fit_model_to_cpu
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
@@ -65,6 +65,6 @@ def image_shape(numbers):
 def build_from_config(cfg):
     """The model of a config, in evaluation mode; nothing is downloaded."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    replace_sync_bn(cfg.model)
+    fit_model_to_cpu(cfg.model)  # which changes no result
     cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
     return MODELS.build(cfg.model).eval()

@@ -148,7 +148,7 @@ def check_data(cfg, splits):
 
 
 def fit_to_cpu(cfg):
-    """Let a config made for GPUs run well without one: gloo for nccl, BN for SyncBN."""
+    """Let a config made for GPUs run well without one."""
     from convmlp_backbone import keep_freed_memory
     keep_freed_memory()
     changes = []
@@ -162,24 +162,28 @@ def fit_to_cpu(cfg):
             torch.distributed.init_process_group('gloo')
         cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None,
                                      broadcast_buffers=False)
-    if replace_sync_bn(cfg.model):
-        changes.append('BN instead of SyncBN')
+    changes += fit_model_to_cpu(cfg.model)
     if changes and os.environ.get('RANK', '0') == '0':
         print(f'No GPU here: {", ".join(changes)}.', flush=True)
 
 
-def replace_sync_bn(cfg):
-    """Turn every ``type='SyncBN'`` below ``cfg`` into BN; True if there was one."""
-    found = False
+def fit_model_to_cpu(cfg):
+    """Change what needs a GPU, or is slow without one, anywhere below ``cfg``, and return what."""
+    changes = set()
     if isinstance(cfg, dict):
         if cfg.get('type') == 'SyncBN':
             cfg['type'] = 'BN'
-            found = True
+            changes.add('BN instead of SyncBN')
+        if (cfg.get('type') == 'RoIAlign' and cfg.get('pool_mode', 'avg') == 'avg'
+                and not cfg.get('use_torchvision')):
+            # The same numbers; on a CPU 4 times as fast forward and twice backward.
+            cfg['use_torchvision'] = True
+            changes.add("torchvision's RoIAlign")
         cfg = cfg.values()
     if isinstance(cfg, (list, tuple)) or not isinstance(cfg, str) and hasattr(cfg, '__iter__'):
         for part in list(cfg):
-            found = replace_sync_bn(part) or found
-    return found
+            changes.update(fit_model_to_cpu(part))
+    return sorted(changes)
 
 
 def check_checkpoint(path):
@@ -203,5 +207,6 @@ def fuse_model(model):
         backbone.eval().fuse()
     # MMCV's operators, such as RoIAlign, read any tensor as if it lay in memory as (N, C, H, W).
     if next(model.parameters()).device.type == 'cpu' and not any(
-            type(module).__module__.startswith('mmcv.ops') for module in model.modules()):
+            type(module).__module__.startswith('mmcv.ops')
+            and not getattr(module, 'use_torchvision', False) for module in model.modules()):
         model.to(memory_format=torch.channels_last)

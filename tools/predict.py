@@ -10,7 +10,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-from common import UserError, fuse_model, one_line_errors, read_config
+from common import UserError, fit_model_to_cpu, fuse_model, one_line_errors, read_config
 from dataset_checks import image_problems
 from mmcv import imwrite
 from mmengine.config import DictAction
@@ -110,6 +110,7 @@ def main():
     cfg = read_config(args.config, args.cfg_options)
     if (args.device or get_device()) == 'cpu':
         keep_freed_memory()
+        fit_model_to_cpu(cfg.model)
     inferencer = build_inferencer(cfg, args.checkpoint, args.device, args.trust)
     if args.fuse:
         fuse_model(inferencer.model)
