@@ -5,7 +5,7 @@ import common
 import pytest
 import torch
 from conftest import ROOT
-from mmcv.ops import RoIAlign
+from mmcv.ops import RoIAlign, batched_nms
 from mmengine.config import Config
 
 RETINANET = str(ROOT / 'configs/retinanet_convmlp_s_fpn_1x_coco.py')
@@ -85,9 +85,21 @@ def test_without_gpu_roi_align_is_torchvisions(monkeypatch, capsys):
     torch.testing.assert_close(*results)
 
 
+def test_without_gpu_nms_goes_class_by_class(monkeypatch, capsys):
+    monkeypatch.setattr(common, 'get_device', lambda: 'cpu')
+    changed = common.load_config(arguments(MASK_RCNN), []).model.test_cfg.rpn.nms
+    assert 'NMS level by level' in capsys.readouterr().out
+    boxes = torch.rand(200, 4).mul(50).cumsum(1)
+    scores, classes = torch.randperm(200) / 200, torch.arange(200) % 3
+    usual = {key: changed[key] for key in ('type', 'iou_threshold')}
+    torch.testing.assert_close(batched_nms(boxes, scores, classes, changed),
+                               batched_nms(boxes, scores, classes, usual))
+
+
 def test_with_gpu_the_config_stays(monkeypatch, capsys):
     monkeypatch.setattr(common, 'get_device', lambda: 'cuda')
-    assert 'use_torchvision' not in common.load_config(arguments(MASK_RCNN), []).dump()
+    text = common.load_config(arguments(MASK_RCNN), []).dump()
+    assert 'use_torchvision' not in text and 'split_thr' not in text
     cfg = common.load_config(arguments(SEMANTIC_FPN), [])
     assert cfg.model.decode_head.norm_cfg.type == 'SyncBN'
     assert 'model_wrapper_cfg' not in cfg and capsys.readouterr().out == ''
