@@ -3,8 +3,10 @@
 One process cannot tell how fast another way of handing out memory is: what it has kept stays.
 """
 import copy
+import ctypes
 import logging
 import multiprocessing
+import signal
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -213,11 +215,17 @@ def resident_memory(key):
     return int(line.split()[1]) / 1024
 
 
+def end_with_parent():
+    """Have Linux end this process when the one that started it ends, in whatever way."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 class Process:
     """The variants of a model in a process of their own, in which ``allocation()`` comes first."""
 
     def __init__(self, model, args, shape, allocation=time.time):
-        self.executor = ProcessPoolExecutor(1, multiprocessing.get_context('spawn'))
+        self.executor = ProcessPoolExecutor(
+            1, multiprocessing.get_context('spawn'), initializer=end_with_parent)
         self.executor.submit(allocation)
         self.building = self.executor.submit(build, model, args, shape)
 
