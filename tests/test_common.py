@@ -96,6 +96,12 @@ def test_without_gpu_nms_goes_class_by_class(monkeypatch, capsys):
                                batched_nms(boxes, scores, classes, usual))
 
 
+def test_without_gpu_class_agnostic_nms_stays():
+    nms = dict(type='nms', iou_threshold=0.5, class_agnostic=True)
+    assert common.fit_model_to_cpu(dict(test_cfg=dict(nms=nms))) == []
+    assert nms == dict(type='nms', iou_threshold=0.5, class_agnostic=True)
+
+
 def test_with_gpu_the_config_stays(monkeypatch, capsys):
     monkeypatch.setattr(common, 'get_device', lambda: 'cuda')
     text = common.load_config(arguments(MASK_RCNN), []).dump()

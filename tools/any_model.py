@@ -62,9 +62,10 @@ def image_shape(numbers):
     return shape
 
 
-def build_from_config(cfg):
-    """The model of a config, in evaluation mode; nothing is downloaded."""
+def build_from_config(cfg, device='cpu'):
+    """The model of a config on ``device``, in evaluation mode; nothing is downloaded."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    fit_model_to_cpu(cfg.model)  # which changes no result
+    if device == 'cpu':
+        fit_model_to_cpu(cfg.model)
     cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
-    return MODELS.build(cfg.model).eval()
+    return MODELS.build(cfg.model).to(device).eval()

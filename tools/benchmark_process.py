@@ -118,7 +118,7 @@ def whole_model_variants(config, args, shape):
     variants = {}
     for name, part in (('ResNet-50', resnet), ('eager', cfg), ('fused', cfg)):
         torch.manual_seed(0)
-        model = build_from_config(copy.deepcopy(part)).to(args.device)
+        model = build_from_config(copy.deepcopy(part), args.device)
         # Else every anchor would be an object, and NMS take all the time.
         logging.disable(logging.INFO)  # a line for every parameter
         model.init_weights()
