@@ -92,9 +92,15 @@ class FusedConvMLPBlock(nn.Module):
         fuse_mlp(self.norm2, self.channel_mlp2)
 
     def forward(self, x):
+        size = x.shape[1:3]
+        # In three dimensions a runtime to which this is exported cannot take the tensor for an
+        # image, and turn it into another layout and back for every layer.
+        x = x.flatten(1, 2)
         x = self.channel_mlp1.fc2(self.channel_mlp1.fc1(self.norm1(x)), x)
-        x = self.connect(self.connect_norm(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return self.channel_mlp2.fc2(self.channel_mlp2.fc1(self.norm2(x)), x)
+        x = self.connect_norm(x).unflatten(1, size).permute(0, 3, 1, 2)
+        x = self.connect(x).permute(0, 2, 3, 1).flatten(1, 2)
+        x = self.channel_mlp2.fc2(self.channel_mlp2.fc1(self.norm2(x)), x)
+        return x.unflatten(1, size)
 
 
 def become(layer, cls, **attributes):

@@ -9,8 +9,9 @@ from convmlp_backbone.memory import mallopt
 
 def test_benchmark(call_tool, tmp_path):
     out = call_tool('benchmark.py', 's', '--shape', 33, 47, '--turns', 2, '--vs', 'resnet18',
-                    '--memory-format', 'channels_last')
+                    '--memory-format', 'channels_last', '--openvino')
     assert '| s fused | 33x47 |' in out and '| s fused, memory kept |' in out
+    assert '| s OpenVINO |' in out
     assert '| resnet18 |' in out
     folder = tmp_path / 'work_dirs/benchmark'
     assert {path.name for path in folder.iterdir()} == {
@@ -30,7 +31,7 @@ def test_profile(call_tool):
 
 def test_training_needs_less_memory_than_the_reference():
     args = Namespace(train=True, batch=2, device='cpu', dtype='fp32', compile=False, onnx=False,
-                     vs=[], memory_format=None)
+                     openvino=False, vs=[], memory_format=None)
     with Process('s', args, (512, 512), partial(mallopt, mmap_threshold=1 << 17)) as process:
         peaks = {name: process.call(peak_memory, name) for name in process.flops}
     assert peaks['s eager'] < 0.85 * peaks['s reference']

@@ -14,7 +14,6 @@ models, run as train.py, test.py and predict.py run them: in a process that keep
 (convmlp_backbone.keep_freed_memory). Peak memory is measured in one that keeps none.
 """
 import argparse
-import copy
 import functools
 import json
 import platform
@@ -48,6 +47,8 @@ def parse_args():
     parser.add_argument('--train', action='store_true', help='measure training steps')
     parser.add_argument('--compile', action='store_true', help='also compiled by torch.compile')
     parser.add_argument('--onnx', action='store_true', help='also exported, in ONNX Runtime')
+    parser.add_argument('--openvino', action='store_true',
+                        help='also exported, in OpenVINO, for this size of image')
     parser.add_argument('--vs', action='append', default=[], metavar='TIMM_MODEL')
     parser.add_argument('--turns', type=int, default=15)
     parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/benchmark'))
@@ -70,14 +71,15 @@ def measure(model, args, shape):
         default = start(args, *[keep_freed_memory] * (on_cpu and model not in ARCHS))
         flops = default.flops
         measured = {name: (default, name) for name in flops}
-        if on_cpu:  # else what malloc keeps for later would hide what is needed
-            giving_back = start(args, functools.partial(mallopt, mmap_threshold=1 << 17))
-        peaks = {name: (giving_back if on_cpu else default).call(peak_memory, name)
-                 for name in flops}
+        needing = default
+        if on_cpu:
+            # Else what malloc keeps for later would hide what is needed. The exported programs keep
+            # their memory from run to run.
+            ours = argparse.Namespace(**{**vars(args), 'onnx': False, 'openvino': False})
+            needing = start(ours, functools.partial(mallopt, mmap_threshold=1 << 17))
+        peaks = {name: needing.call(peak_memory, name) for name in needing.flops}
         if on_cpu and model in ARCHS:
-            fewer = copy.copy(args)
-            fewer.onnx, fewer.vs = False, []
-            kept = start(fewer, keep_freed_memory)
+            kept = start(argparse.Namespace(**{**vars(ours), 'vs': []}), keep_freed_memory)
             measured.update({f'{name}, memory kept': (kept, name) for name in kept.flops
                              if name.endswith(KEPT[args.train])})
         times = {name: [] for name in measured}
@@ -98,7 +100,7 @@ def measure(model, args, shape):
         ratio = statistics.median(
             a / b for a, b in zip(times[reference], times[label], strict=True))
         speed = flops[name] and flops[name] / medians[label]
-        peak = peaks[name] or None  # ONNX Runtime keeps its memory from run to run
+        peak = peaks.get(name)
         rows.append(dict(
             model=label, shape=f'{shape[0]}x{shape[1]}', batch=args.batch, ms=medians[label] * 1e3,
             spread_ms=(high - low) * 1e3, ratio=ratio,

@@ -67,26 +67,47 @@ def backbone_variants(size, args, shape):
         model = ours() if args.train else ours().fuse()
         # One program a shape: with constant weights, that for any shape fails in torch 2.10.
         variants[f'{size} compiled'] = torch.compile(model, dynamic=False)
-    if args.onnx:
-        variants[f'{size} ONNX Runtime'] = onnx_session(ours().fuse().cpu(), args)
+    for name, wanted, runtime in (('ONNX Runtime', args.onnx, onnx_runtime),
+                                  ('OpenVINO', args.openvino, openvino_runtime)):
+        if wanted:
+            variants[f'{size} {name}'] = exported(ours().fuse().cpu(), args, shape, runtime)
     check_agreement(variants, args, shape)
     return variants
 
 
-def onnx_session(model, args):
+def exported(model, args, shape, runtime):
+    """``model`` as export.py writes it, in the ``runtime`` that users would run it in."""
     if args.train or args.device != 'cpu' or args.dtype != 'fp32':
-        raise UserError('--onnx is measured for inference on a CPU in fp32 only')
+        raise UserError('--onnx and --openvino measure inference on a CPU in fp32 only')
+    try:
+        from export import export
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, 'model.onnx')
+            export(model, path)
+            return runtime(path, (args.batch, model.in_channels, *shape))
+    except ImportError as error:
+        raise UserError(f'{error}; pip install "convmlp-backbone[export]"') from None
+
+
+def onnx_runtime(path, shape):
     import onnxruntime
-    from export import export
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, 'model.onnx')
-        export(model, path)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        # Its threads would spin on in the turn of the next variant.
-        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
-        session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    # Its threads would spin on in the turn of the next variant.
+    options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+    session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
     return lambda x: [torch.from_numpy(y) for y in session.run(None, {'image': x.numpy()})]
+
+
+def openvino_runtime(path, shape):
+    import openvino
+    model = openvino.Core().read_model(path)
+    model.reshape(shape)
+    request = openvino.compile_model(model, 'CPU', {
+        'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': 'f32',
+        'INFERENCE_NUM_THREADS': torch.get_num_threads()}).create_infer_request()
+    return lambda x: [torch.from_numpy(y) for y in request.infer(
+        {'image': x.numpy()}, share_inputs=True, share_outputs=True).values()]
 
 
 @torch.no_grad()
