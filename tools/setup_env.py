@@ -15,6 +15,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tempfile
 import time
 from pathlib import Path
 
@@ -23,6 +24,7 @@ CONSTRAINTS = ROOT / 'constraints.txt'
 CACHE = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'convmlp-backbone'
 MMCV = {'onedl': 'onedl-mmcv', 'openmmlab': 'mmcv'}
 OLDEST, NEWEST = (3, 10), (3, 13)  # Pythons for which every pinned package has a wheel
+GIGABYTES, UNPACKING = 8, 4  # of the environment, and of what pip downloads torch to, for a while
 
 
 class SetupError(Exception):
@@ -53,6 +55,7 @@ def set_up(venv, stack, state):
     if state.read() in ('', 'unfinished'):
         # pip leaves no trace of what it had half installed, so that starts afresh.
         shutil.rmtree(venv, ignore_errors=True)
+        check_space(venv.parent, Path(tempfile.gettempdir()))
         make_venv(venv)
     if state.read() != 'torch':
         print('[1/3] torch and what compiles mmcv (3 GB)', flush=True)
@@ -134,6 +137,19 @@ def check_compiler():
                          'apt install python3-dev, dnf install python3-devel')
 
 
+def check_space(folder, temporary):
+    """Raise where the environment in ``folder`` would fill the disk."""
+    needed = {temporary: UNPACKING, folder: GIGABYTES}
+    if folder.stat().st_dev == temporary.stat().st_dev:
+        needed = {folder: GIGABYTES + UNPACKING}
+    for path, gigabytes in needed.items():
+        free = shutil.disk_usage(path).free / 1e9
+        if free < gigabytes:
+            raise SetupError(
+                f'{free:.1f} GB free on the disk of {path}, {gigabytes} GB needed. Free some, or '
+                f'let pip unpack its {UNPACKING} GB elsewhere: TMPDIR=/another/disk make ...')
+
+
 def make_venv(venv):
     # This may run on the Python of the very environment that is made anew.
     python = getattr(sys, '_base_executable', sys.executable)
@@ -163,8 +179,10 @@ def pip(venv, *args):
                 print('  ' + line.strip()[:90], flush=True)
     if process.returncode:
         reason = errors[0] if errors else ' '.join(args)
-        raise SetupError(f'pip {args[0]} failed: {reason}. Is there a network, or a package index '
-                         'in reach? The next call goes on from here')
+        advice = ('Free some of it.' if 'No space left' in reason
+                  else 'Is there a network, or a package index in reach?')
+        raise SetupError(
+            f'pip {args[0]} failed: {reason}. {advice} The next call goes on from here')
 
 
 def compiled_wheel(venv, mmcv):
