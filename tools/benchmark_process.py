@@ -67,24 +67,26 @@ def backbone_variants(size, args, shape):
         model = ours() if args.train else ours().fuse()
         # One program a shape: with constant weights, that for any shape fails in torch 2.10.
         variants[f'{size} compiled'] = torch.compile(model, dynamic=False)
-    for name, wanted, runtime in (('ONNX Runtime', args.onnx, onnx_runtime),
-                                  ('OpenVINO', args.openvino, openvino_runtime)):
-        if wanted:
-            variants[f'{size} {name}'] = exported(ours().fuse().cpu(), args, shape, runtime)
+    if args.onnx or args.openvino:
+        for name, call in exported(ours().fuse().cpu(), args, shape).items():
+            variants[f'{size} {name}'] = call
     check_agreement(variants, args, shape)
     return variants
 
 
-def exported(model, args, shape, runtime):
-    """``model`` as export.py writes it, in the ``runtime`` that users would run it in."""
+def exported(model, args, shape):
+    """``{name: callable}``: ``model`` as export.py writes it, in the runtimes wanted."""
     if args.train or args.device != 'cpu' or args.dtype != 'fp32':
         raise UserError('--onnx and --openvino measure inference on a CPU in fp32 only')
+    runtimes = {'ONNX Runtime': args.onnx and onnx_runtime,
+                'OpenVINO': args.openvino and openvino_runtime}
     try:
         from export import export
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, 'model.onnx')
             export(model, path)
-            return runtime(path, (args.batch, model.in_channels, *shape))
+            return {name: runtime(path, (args.batch, model.in_channels, *shape))
+                    for name, runtime in runtimes.items() if runtime}
     except ImportError as error:
         raise UserError(f'{error}; pip install "convmlp-backbone[export]"') from None
 
