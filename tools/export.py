@@ -8,6 +8,8 @@ training, of any N and any size from 33 pixels, for a Semantic FPN in multiples 
 written is compared with the model in sizes other than that of the export.
 """
 import argparse
+import logging
+import warnings
 from pathlib import Path
 from unittest import mock
 
@@ -78,8 +80,11 @@ def export(model, path):
     image = torch.randn(2, 3, 128, 160)
     # PyTorch rounds a pooled size by a branch on the remainder, which would bind the exported
     # program to even or to odd sizes; for positive numbers // is the same without the branch.
-    with torch.no_grad(), mock.patch(
+    with torch.no_grad(), warnings.catch_warnings(), mock.patch(
             'torch._meta_registrations.div_rtn', lambda x, y: x // y, create=True):
+        # Of PyTorch to itself, and of torchvision's operators, which no model here has.
+        warnings.simplefilter('ignore', FutureWarning)
+        logging.getLogger('torch.onnx').setLevel(logging.ERROR)
         program = torch.export.export(model, (image,), dynamic_shapes=(dynamic,), strict=False)
         if path.suffix == '.pt2':
             torch.export.save(program, path)
@@ -117,6 +122,7 @@ def main():
         raise UserError(f'{args.out} exists already: give another name or remove it')
     model = load(args.model, args.checkpoint)
     unfinished = args.out.with_stem(args.out.stem + '.unfinished')
+    print(f'exporting {args.model}, about a minute', flush=True)
     try:
         export(model, unfinished)
         for size in (1, 64, 96), (2, 96, 64), (1, *((192, 320) if isinstance(model, Segmentor)
