@@ -145,9 +145,10 @@ def check_space(folder, temporary):
     for path, gigabytes in needed.items():
         free = shutil.disk_usage(path).free / 1e9
         if free < gigabytes:
-            raise SetupError(
-                f'{free:.1f} GB free on the disk of {path}, {gigabytes} GB needed. Free some, or '
-                f'let pip unpack its {UNPACKING} GB elsewhere: TMPDIR=/another/disk make ...')
+            elsewhere = '' if gigabytes == GIGABYTES else (
+                f', or let pip unpack {UNPACKING} GB elsewhere: TMPDIR=/another/disk make ...')
+            raise SetupError(f'{free:.1f} GB free on the disk of {path}, {gigabytes} GB needed. '
+                             f'Free some{elsewhere}')
 
 
 def make_venv(venv):
