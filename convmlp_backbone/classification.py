@@ -4,7 +4,7 @@ from mmpretrain.models import ImageClassifier, LinearClsHead
 from torch import nn
 
 from . import torchvision_dataset  # noqa: F401  registers it
-from .checkpoints import load, unwrap
+from .checkpoints import load, rename_published, unwrap
 
 
 @MODELS.register_module()
@@ -50,21 +50,3 @@ class ConvMLPClassifier(ImageClassifier):
         state_dict.clear()
         state_dict.update(renamed)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-
-def rename_published(state_dict, prefix=''):
-    """The weights under the names of :class:`ConvMLPClassifier`, if they have the published ones.
-
-    Args:
-        state_dict (dict[str, Tensor]): Weights with the backbone's parts, ``norm.*`` and ``head.*``
-            behind ``prefix``; any other is returned as it is.
-    """
-    if f'{prefix}tokenizer.block.0.weight' not in state_dict:
-        return dict(state_dict)
-    parts = {'norm': 'head.norm', 'head': 'head.fc'}
-
-    def rename(name):
-        part, rest = name.removeprefix(prefix).split('.', 1)
-        return f'{prefix}{parts.get(part, f"backbone.{part}")}.{rest}'
-
-    return {rename(name): weight for name, weight in state_dict.items()}

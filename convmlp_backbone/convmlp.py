@@ -14,22 +14,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-# The paper's sizes: channels after the tokenizer, number of blocks in the conv stage, and for the
-# three Conv-MLP stages their channels and numbers of blocks; the hidden layer of an MLP is
-# mlp_ratio times as wide.
-ARCHS = {
-    's': dict(channels=64, conv_blocks=2, dims=(128, 256, 512),
-              mlp_blocks=(2, 4, 2), mlp_ratio=2),
-    'm': dict(channels=64, conv_blocks=3, dims=(128, 256, 512),
-              mlp_blocks=(3, 6, 3), mlp_ratio=3),
-    'l': dict(channels=96, conv_blocks=3, dims=(192, 384, 768),
-              mlp_blocks=(4, 8, 3), mlp_ratio=3),
-}
-
-# Optional keys of an arch, for the paper's ablation. With conv_blocks=0, which turns off the conv
-# stage, and both of these False (patch merging instead of strided convolutions; no depthwise
-# convolution and no norm before it), what remains is the Pure-MLP baseline.
-ABLATION = dict(conv_downsample=True, depthwise=True)
+from .archs import resolve_arch
 
 AVX512 = torch.backends.cpu.get_cpu_capability() == 'AVX512'
 
@@ -304,7 +289,7 @@ class ConvMLP(BaseModule):
 
     Args:
         arch (str | dict): ``'s'``, ``'m'``, ``'l'``, or a dict with the keys of those in
-            :data:`ARCHS` and, optionally, of :data:`ABLATION`.
+            :data:`convmlp_backbone.archs.ARCHS` and, optionally, of ``ABLATION`` there.
         in_channels (int): Channels of the image.
         out_indices (Sequence[int]): The levels to return, 0 (F1) to 3 (F4), in this order.
         drop_path_rate (float): Stochastic depth of every Conv-MLP stage's last block, in [0, 1).
@@ -438,18 +423,3 @@ class ConvMLP(BaseModule):
         for name, module in self.named_modules():
             if level.get(name, 4) <= self.frozen_stages:
                 module.eval().requires_grad_(False)
-
-
-def resolve_arch(arch):
-    """The whole dict that ``arch``, a size or a dict, stands for; ValueError if it is neither."""
-    if isinstance(arch, str) and arch in ARCHS:
-        arch = ARCHS[arch]
-    required = set(ARCHS['s'])
-    if not isinstance(arch, dict) or not required <= set(arch) <= required | set(ABLATION):
-        raise ValueError(f'arch={arch!r}: expected one of {list(ARCHS)} or a dict with the keys of '
-                         f'size s, {ARCHS["s"]}, and optionally {list(ABLATION)}')
-    for key in ('dims', 'mlp_blocks'):
-        if len(arch[key]) != 3:
-            raise ValueError(f'arch[{key!r}]={arch[key]!r}: expected three numbers, one for every '
-                             'Conv-MLP stage')
-    return {**ABLATION, **arch}

@@ -77,4 +77,4 @@ def restore_loaders():
     schemes, from_http = dict(CheckpointLoader._schemes), module.load_from_http
     yield
     CheckpointLoader._schemes, module.load_from_http = schemes, from_http
-    checkpoints._trust_all = False
+    checkpoints.loading._trust_all = False

@@ -64,7 +64,7 @@ def kill(process, kind, work):
     # torchrun gives every rank a process group of its own: what is meant is the whole tree.
     victims = [random.choice(children(process.pid))] if kind == 'RANK' else tree(process.pid)
     if kind == 'WRITE':
-        while process.poll() is None and not list(work.glob('*.part')):
+        while process.poll() is None and not list(work.glob('.*.part*')):
             pass
     elif kind != 'RANK':
         time.sleep(random.uniform(0, 0.15))  # anywhere within an iteration
@@ -108,7 +108,7 @@ def campaign(processes, kills, folder):
           'checkpoint left | torn file left | resumed at |', flush=True)
     at, row = 0, None
     for i, kind in enumerate([*kinds, None]):
-        for part in work.glob('*.part'):
+        for part in work.glob('.*.part*'):
             part.unlink()  # told in the table; the training would overwrite it
         process = start(processes, data, work)
         # Not so far that no room is left for the kills to come, and for a checkpoint to write.
@@ -122,7 +122,7 @@ def campaign(processes, kills, folder):
             left = load(last.read_text())['meta']['iter'] if last.exists() else 'none'
             seen = [iteration(line) for line in rest.splitlines()]
             at = max([at, *filter(None, seen)])
-            torn = 'yes' if list(work.glob('*.part')) else 'no'
+            torn = 'yes' if list(work.glob('.*.part*')) else 'no'
             row = (f'| {processes} | {kind} | {at} of {total} | {status} | {seconds:.1f} | {left} '
                    f'| {torn} |')
             (folder / f'log_{processes}_{i}_{kind}.txt').write_text(rest)

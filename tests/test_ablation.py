@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from convmlp_backbone import ConvMLP
-from convmlp_backbone.convmlp import ARCHS
+from convmlp_backbone.archs import ARCHS
 
 TINY = dict(channels=8, conv_blocks=1, dims=(8, 16, 24), mlp_blocks=(1, 2, 1), mlp_ratio=2)
 SWITCHES = {

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from convmlp_backbone import ConvMLP
-from convmlp_backbone.convmlp import ARCHS
+from convmlp_backbone.archs import ARCHS
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)

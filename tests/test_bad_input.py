@@ -9,9 +9,9 @@ import common
 import numpy as np
 import pytest
 import torch
-from config_checks import check_model
+from convmlp_backbone.checks.model import check_model
 from conftest import ROOT
-from dataset_checks import coco_problems, image_problems
+from convmlp_backbone.checks.files import coco_problems, image_problems
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv import imread

@@ -8,7 +8,7 @@ import torch
 from checkpoint_files import BACKBONE, Code, prefixed, saved
 from test_checkpoints import assert_loaded, backbone
 
-from convmlp_backbone.safe_load import read
+from convmlp_backbone.checkpoints import read
 
 SMALL = ['train_dataloader.dataset.indices=2', 'train_dataloader.batch_size=2',
          'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False',

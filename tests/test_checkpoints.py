@@ -13,7 +13,7 @@ from mmengine.runner import CheckpointLoader
 
 from convmlp_backbone import ConvMLP, checkpoints
 from convmlp_backbone.checkpoints import CheckpointError
-from convmlp_backbone.safe_load import read, write
+from convmlp_backbone.checkpoints import read, write
 
 CONFIGS = [(model, size, pattern.format(size), classes)
            for model, pattern, classes in (
@@ -61,7 +61,7 @@ def test_backbone_loads_safetensors(tmp_path):
 
 def test_one_line_says_what_was_loaded(tmp_path, monkeypatch):
     path, lines = saved(tmp_path / 'x.pth', files.imagenet()), []
-    monkeypatch.setattr(checkpoints, 'print_log', lambda text, logger: lines.append(text))
+    monkeypatch.setattr(checkpoints.loading, 'print_log', lambda text, logger: lines.append(text))
     backbone(path, out_indices=(0, 1, 2))
     line, = lines
     loaded = sum(not n.startswith(('stages.1', 'stages.2')) for n in BACKBONE)

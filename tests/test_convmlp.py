@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from convmlp_backbone import ConvMLP, convmlp
-from convmlp_backbone.convmlp import ARCHS
+from convmlp_backbone.archs import ARCHS
 
 TINY = dict(channels=8, conv_blocks=1, dims=(8, 16, 24), mlp_blocks=(1, 2, 1), mlp_ratio=2)
 OUT_INDICES = [indices for n in (1, 2, 3, 4) for indices in itertools.combinations(range(4), n)]

@@ -7,8 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 
-from convmlp_backbone import checkpoints, download
-from convmlp_backbone.checkpoints import CheckpointError
+from convmlp_backbone import checkpoints
+from convmlp_backbone.checkpoints import CheckpointError, download
+from convmlp_backbone.errors import DownloadError
 
 CONTENT = bytes(range(256)) * 2000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -55,7 +56,7 @@ def server(tmp_path, monkeypatch):
     server.url = f'http://127.0.0.1:{server.server_port}/'
     thread = threading.Thread(target=server.serve_forever, kwargs=dict(poll_interval=0.01))
     thread.start()
-    monkeypatch.setattr(checkpoints, 'BASE_URL', server.url)
+    monkeypatch.setattr(checkpoints.published, 'BASE_URL', server.url)
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
     monkeypatch.delenv('CONVMLP_CHECKPOINTS', raising=False)
     monkeypatch.delenv('http_proxy', raising=False)
@@ -147,13 +148,14 @@ def test_nobody_answers(server, tmp_path):
 @pytest.mark.parametrize('known, right', [
     (dict(sha256=SHA256, size=len(CONTENT)), True), (dict(sha256='0' * 64), False),
     (dict(size=5), False)], ids=str)
-def test_known_size_and_hash(server, tmp_path, monkeypatch, known, right):
-    monkeypatch.setitem(checkpoints.KNOWN, 'convmlp_s_imagenet.pth', known)
+def test_known_size_and_hash(server, tmp_path, known, right):
+    path = tmp_path / 'hub/x.pth'
     if right:
-        assert fetch().read_bytes() == CONTENT
+        download.download(server.url, path, **known)
+        assert path.read_bytes() == CONTENT
     else:
-        with pytest.raises(CheckpointError, match='as published'):
-            fetch()
+        with pytest.raises(DownloadError, match='as published'):
+            download.download(server.url, path, **known)
         assert files(tmp_path) == []
 
 

@@ -11,7 +11,7 @@ from golden_outputs import relative_error
 from reference_model import ReferenceConvMLP, random_statistics
 
 from convmlp_backbone import ConvMLP, convmlp, fused
-from convmlp_backbone.convmlp import ARCHS
+from convmlp_backbone.archs import ARCHS
 
 TINY = dict(channels=16, conv_blocks=1, dims=(16, 24, 32), mlp_blocks=(1, 2, 1), mlp_ratio=2)
 PURE_MLP = dict(TINY, conv_blocks=0, conv_downsample=False, depthwise=False)

@@ -17,7 +17,8 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from convmlp_backbone.checkpoints import CheckpointError, enable_safe_loading
-from convmlp_backbone.hooks import AtomicBackend, TrainingStopped
+from convmlp_backbone.errors import TrainingStopped
+from convmlp_backbone.hooks import AtomicBackend
 
 EPOCH = 6  # iterations
 

@@ -4,22 +4,14 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from convmlp_backbone import ConvMLP
-from convmlp_backbone.convmlp import ARCHS
-
-# What the names s-no-conv-stage, m-pure-mlp and so on change in the size of that letter.
-ABLATIONS = {
-    'no-conv-stage': dict(conv_blocks=0),
-    'no-conv-downsample': dict(conv_downsample=False),
-    'no-depthwise': dict(depthwise=False),
-    'pure-mlp': dict(conv_blocks=0, conv_downsample=False, depthwise=False)}
-NAMES = [name for size in ARCHS for name in (size, *(f'{size}-{part}' for part in ABLATIONS))]
+from convmlp_backbone.archs import ABLATIONS, ARCHS, NAMES
 
 
 def build_model(name, pretrained=False):
     """A model, in evaluation mode.
 
     Args:
-        name (str): One of :data:`NAMES` for a backbone, such as ``'s'`` or ``'m-pure-mlp'``; the
+        name (str): One of :data:`convmlp_backbone.archs.NAMES` for a backbone, such as ``'s'`` or ``'m-pure-mlp'``; the
             name of a timm model; the path of a config or the name of a shipped one.
         pretrained (bool): With timm's weights, if it is a model of timm; otherwise random ones.
 

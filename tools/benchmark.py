@@ -28,7 +28,7 @@ from benchmark_process import DTYPES, FORMATS, MATRIX, Process, peak_memory, sec
 from common import UserError, one_line_errors
 
 from convmlp_backbone import keep_freed_memory
-from convmlp_backbone.convmlp import ARCHS
+from convmlp_backbone.archs import ARCHS
 from convmlp_backbone.memory import mallopt
 
 

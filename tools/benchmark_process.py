@@ -22,7 +22,7 @@ from reference_model import ReferenceConvMLP, random_statistics
 from torch.utils.flop_counter import FlopCounterMode
 
 from convmlp_backbone import ConvMLP, convmlp
-from convmlp_backbone.convmlp import ARCHS
+from convmlp_backbone.archs import ARCHS
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 FORMATS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}

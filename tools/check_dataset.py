@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import UserError, add_config_arguments, datasets, load_config, one_line_errors
-from dataset_checks import coco_problems, image_problems
+from convmlp_backbone.checks.files import coco_problems, image_problems
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image, ImageDraw
 from rich.progress import track

@@ -12,23 +12,19 @@ if (ROOT / 'convmlp_backbone').is_dir():
     sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
-from config_checks import check_model  # noqa: E402
+from convmlp_backbone.checks.model import check_model  # noqa: E402
 from mmengine.config import Config, DictAction  # noqa: E402
 from mmengine.device import get_device  # noqa: E402
 
-
-class UserError(Exception):
-    """Something the user can mend; the message names the value and the way out."""
+from convmlp_backbone.errors import UserError  # noqa: E402
 
 
 @contextmanager
 def one_line_errors():
     """End the program with one line instead of a traceback where the user can mend the cause."""
-    from convmlp_backbone.checkpoints import CheckpointError
-    from convmlp_backbone.hooks import TrainingStopped
     try:
         yield
-    except (UserError, CheckpointError, TrainingStopped) as error:
+    except UserError as error:
         sys.exit(f'error: {error}')
     except OSError as error:
         if not (isinstance(error, FileNotFoundError)

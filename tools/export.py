@@ -14,10 +14,11 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from any_model import NAMES, build_model
+from any_model import build_model
 from common import UserError, check_checkpoint, one_line_errors
 from torch import nn
 
+from convmlp_backbone.archs import NAMES
 from convmlp_backbone.checkpoints import load_backbone, load_model
 
 

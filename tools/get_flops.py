@@ -12,11 +12,13 @@ import csv
 import sys
 
 import torch
-from any_model import ABLATIONS, build_model, image_shape
+from any_model import build_model, image_shape
 from common import UserError, one_line_errors
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement, InstanceData
 from torch.utils.flop_counter import FlopCounterMode
+
+from convmlp_backbone.archs import ABLATIONS
 
 NOT_COUNTED = (
     'MACs: convolutions, linear layers and matrix products for one image. Not counted: biases, '

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from common import UserError, fit_model_to_cpu, fuse_model, one_line_errors, read_config
-from dataset_checks import image_problems
+from convmlp_backbone.checks.files import image_problems
 from mmcv import imwrite
 from mmengine.config import DictAction
 from mmengine.device import get_device

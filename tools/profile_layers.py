@@ -17,7 +17,7 @@ from common import one_line_errors
 from torch import nn
 
 from convmlp_backbone import ConvMLP, keep_freed_memory
-from convmlp_backbone.convmlp import ARCHS
+from convmlp_backbone.archs import ARCHS
 
 
 def kind(layer):

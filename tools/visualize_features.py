@@ -18,13 +18,13 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from any_model import NAMES, build_model, image_shape
+from any_model import build_model, image_shape
 from common import UserError, one_line_errors
 from mmengine.structures import BaseDataElement
 from PIL import Image, UnidentifiedImageError
 
 from convmlp_backbone.checkpoints import load, load_backbone, load_model, require_fit, unwrap
-from convmlp_backbone.convmlp import ARCHS
+from convmlp_backbone.archs import ARCHS, NAMES
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet, RGB
 

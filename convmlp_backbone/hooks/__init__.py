@@ -4,8 +4,7 @@ They stand on MMEngine's root registry, so that any toolbox's config can name th
 configs do, in ``_base_/runtime.py``.
 """
 from .checkpoint import AtomicBackend, AtomicCheckpointHook
-from .invalid_loss import InvalidLossHook, TrainingStopped
+from .invalid_loss import InvalidLossHook
 from .resume import ReproducibleResumeHook
 
-__all__ = ['AtomicBackend', 'AtomicCheckpointHook', 'InvalidLossHook', 'ReproducibleResumeHook',
-           'TrainingStopped']
+__all__ = ['AtomicBackend', 'AtomicCheckpointHook', 'InvalidLossHook', 'ReproducibleResumeHook']

@@ -2,9 +2,7 @@
 import os
 import signal
 from collections import deque
-from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from threading import Thread
 
 import torch
@@ -13,7 +11,8 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 
-from ..safe_load import CheckpointError
+from ..errors import CheckpointError
+from ..files import whole_file
 
 
 @register_backend('atomic', force=True)
@@ -21,23 +20,12 @@ class AtomicBackend(LocalBackend):
     """Local files that are written whole or not at all, whatever dies meanwhile."""
 
     def put(self, obj, filepath):
-        path = Path(filepath)
-        part = path.with_name(f'{path.name}.part')
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(part, 'wb') as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-            folder = os.open(path.parent, os.O_RDONLY)
-            os.fsync(folder)  # else the new name may be lost with the power
-            os.close(folder)
+            with whole_file(filepath) as part:
+                part.write_bytes(obj)
         except OSError as error:
-            with suppress(OSError):
-                part.unlink()
             raise CheckpointError(
-                f'{path} could not be written: {error.strerror}; all earlier files are whole'
+                f'{filepath} could not be written: {error.strerror}; all earlier files are whole'
             ) from error
 
     def put_text(self, obj, filepath, encoding='utf-8'):

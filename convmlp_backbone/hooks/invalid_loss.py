@@ -7,9 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
-
-class TrainingStopped(RuntimeError):
-    """Training cannot go on for a reason that the user can mend; the message is one line."""
+from ..errors import TrainingStopped
 
 
 @HOOKS.register_module()

@@ -1,23 +1,18 @@
-"""Read and write checkpoint files without running what is in them.
+"""Read checkpoint files without running what is in them.
 
 A checkpoint is data: nothing here executes code from a file unless it is told to trust the file.
 """
-import hashlib
 import json
-import os
 import pickle
 import re
 from argparse import Namespace
 from contextlib import nullcontext
-from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
-
-class CheckpointError(RuntimeError):
-    """A checkpoint cannot be had, is not safe, or does not fit; the message is one line."""
+from ..errors import CheckpointError
 
 
 def _history_buffer_method(owner, name):
@@ -76,7 +71,7 @@ def read(path, trust=False, map_location='cpu'):
     return content
 
 
-def _safetensors(path):
+def safetensors_package(path):
     try:
         import safetensors.torch
     except ImportError:
@@ -85,7 +80,7 @@ def _safetensors(path):
 
 
 def _read_safetensors(path):
-    safe_open = _safetensors(path).safe_open
+    safe_open = safetensors_package(path).safe_open
     try:
         with safe_open(path, 'pt') as file:
             meta = json.loads((file.metadata() or {}).get('meta', '{}'))
@@ -111,41 +106,3 @@ def plain_meta(checkpoint):
             # Tuples, since the visualizers take no lists for colours.
             plain['dataset_meta']['palette'] = [tuple(map(int, c)) for c in dataset['palette']]
     return plain
-
-
-def write(path, state_dict, meta, name_hash=False):
-    """Write weights and ``meta`` to a new ``.pth`` or ``.safetensors`` file.
-
-    Args:
-        path (str | Path): The file to write.
-        state_dict (dict): Tensors by name.
-        meta (dict): As of :func:`plain_meta`.
-        name_hash (bool): Add the first 8 digits of the file's SHA-256 to its name.
-
-    Returns:
-        tuple[Path, str]: The file written and its SHA-256.
-
-    Raises:
-        CheckpointError: The file exists, or its name ends otherwise.
-    """
-    path = Path(path)
-    if path.suffix not in ('.pth', '.safetensors'):
-        raise CheckpointError(f'{path}: expected a name that ends in .pth or .safetensors')
-    # Copies, since several tensors may share, or fill only a part of, one memory.
-    state_dict = {name: v.detach().cpu().clone().contiguous() for name, v in state_dict.items()}
-    part = path.with_name(path.name + '.part')
-    try:
-        if path.suffix == '.safetensors':
-            # One entry, since the order of several, and so the file's hash, is left to chance.
-            _safetensors(path).torch.save_file(state_dict, part, dict(meta=json.dumps(meta)))
-        else:
-            torch.save(dict(meta=meta, state_dict=state_dict), part)
-        sha256 = hashlib.sha256(part.read_bytes()).hexdigest()
-        if name_hash:
-            path = path.with_name(f'{path.stem}-{sha256[:8]}{path.suffix}')
-        if path.exists():
-            raise CheckpointError(f'{path} exists: not overwritten')
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path, sha256

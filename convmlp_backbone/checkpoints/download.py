@@ -7,13 +7,11 @@ from urllib.request import Request, urlopen
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from ..errors import DownloadError
+
 TIMEOUT = 30  # seconds without an answer
 ATTEMPTS = 5  # connections, where one after the other breaks off
 _COLUMNS = (TextColumn('{task.description}'), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-
-
-class DownloadError(OSError):
-    """The file could not be had; the message is one line and names the address."""
 
 
 def download(url, path, size=None, sha256=None):

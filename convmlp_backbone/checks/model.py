@@ -4,6 +4,8 @@ import inspect
 
 import torch
 
+from ..config import walk
+
 
 def check_model(cfg, fail):
     """Call ``fail(message)`` where backbone, neck, heads and data set do not fit one another.
@@ -31,28 +33,17 @@ def check_model(cfg, fail):
     wanted = (model.get('neck') or {}).get('in_channels')
     if isinstance(wanted, (list, tuple)) and tuple(wanted) != channels:
         fail(f'model.neck.in_channels={list(wanted)}: the backbone gives {list(channels)}')
-    for path, head in parts(model, 'model'):
+    for path, head in walk(model, 'model'):
         for stride in flat(head.get('strides', ())):
             if not isinstance(stride, (int, float)) or stride <= 0:
                 fail(f'{path}.strides={list(head["strides"])}: expected positive numbers')
     classes = class_names(cfg)
-    for path, head in parts(model, 'model'):
+    for path, head in walk(model, 'model'):
         number = head.get('num_classes')
         if classes and number is not None and path != 'model.data_preprocessor' \
                 and number != len(classes):
             fail(f'{path}.num_classes={number}: the data set has {len(classes)} '
                  f'classes, {", ".join(classes[:3])}{", ..." if len(classes) > 3 else ""}')
-
-
-def parts(cfg, path):
-    """Every dict in a model's config with its path, such as ``model.roi_head.bbox_head``."""
-    if isinstance(cfg, dict):
-        yield path, cfg
-        for key, value in cfg.items():
-            yield from parts(value, f'{path}.{key}')
-    elif isinstance(cfg, (list, tuple)):
-        for i, value in enumerate(cfg):
-            yield from parts(value, f'{path}.{i}')
 
 
 def flat(values):

@@ -1,0 +1,48 @@
+"""Write weights to new files, whole or not at all."""
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import torch
+
+from ..errors import CheckpointError
+from ..files import whole_file
+from .reading import safetensors_package
+
+
+def write(path, state_dict, meta, name_hash=False):
+    """Write weights and ``meta`` to a new ``.pth`` or ``.safetensors`` file.
+
+    Args:
+        path (str | Path): The file to write.
+        state_dict (dict): Tensors by name.
+        meta (dict): As of :func:`plain_meta`.
+        name_hash (bool): Add the first 8 digits of the file's SHA-256 to its name.
+
+    Returns:
+        tuple[Path, str]: The file written and its SHA-256.
+
+    Raises:
+        CheckpointError: The file exists, or its name ends otherwise.
+    """
+    path = Path(path)
+    if path.suffix not in ('.pth', '.safetensors'):
+        raise CheckpointError(f'{path}: expected a name that ends in .pth or .safetensors')
+    # Copies, since several tensors may share, or fill only a part of, one memory.
+    state_dict = {name: v.detach().cpu().clone().contiguous() for name, v in state_dict.items()}
+    if path.suffix == '.safetensors':
+        # One entry, since the order of several, and so the file's hash, is left to chance.
+        data = safetensors_package(path).torch.save(state_dict, dict(meta=json.dumps(meta)))
+    else:
+        buffer = io.BytesIO()
+        torch.save(dict(meta=meta, state_dict=state_dict), buffer)
+        data = buffer.getvalue()
+    sha256 = hashlib.sha256(data).hexdigest()
+    if name_hash:
+        path = path.with_name(f'{path.stem}-{sha256[:8]}{path.suffix}')
+    if path.exists():
+        raise CheckpointError(f'{path} exists: not overwritten')
+    with whole_file(path) as part:
+        part.write_bytes(data)
+    return path, sha256

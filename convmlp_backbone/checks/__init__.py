@@ -1,0 +1,1 @@
+"""What is wrong with a config, images and annotations, told before a training."""
