@@ -9,9 +9,7 @@ import common
 import numpy as np
 import pytest
 import torch
-from convmlp_backbone.checks.model import check_model
 from conftest import ROOT
-from convmlp_backbone.checks.files import coco_problems, image_problems
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv import imread
@@ -20,6 +18,8 @@ from PIL import Image
 
 from convmlp_backbone import ConvMLP
 from convmlp_backbone.checkpoints import CheckpointError, load, load_backbone
+from convmlp_backbone.checks.files import coco_problems, image_problems
+from convmlp_backbone.checks.model import check_model
 from convmlp_backbone.hooks import AtomicBackend
 
 TINY = dict(channels=8, conv_blocks=1, dims=(8, 8, 8), mlp_blocks=(1, 1, 1), mlp_ratio=2)

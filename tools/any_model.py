@@ -11,8 +11,9 @@ def build_model(name, pretrained=False):
     """A model, in evaluation mode.
 
     Args:
-        name (str): One of :data:`convmlp_backbone.archs.NAMES` for a backbone, such as ``'s'`` or ``'m-pure-mlp'``; the
-            name of a timm model; the path of a config or the name of a shipped one.
+        name (str): One of ``NAMES`` in :mod:`convmlp_backbone.archs` for a backbone, such as
+            ``'s'`` or ``'m-pure-mlp'``; the name of a timm model; the path of a config or the name
+            of a shipped one.
         pretrained (bool): With timm's weights, if it is a model of timm; otherwise random ones.
 
     Returns:

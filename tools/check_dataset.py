@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import UserError, add_config_arguments, datasets, load_config, one_line_errors
-from convmlp_backbone.checks.files import coco_problems, image_problems
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image, ImageDraw
 from rich.progress import track
+
+from convmlp_backbone.checks.files import coco_problems, image_problems
 
 SHEET = 16  # samples
 CELL, GAP = 320, 6  # pixels: height and width of a sample on the sheet, distance to the next

@@ -12,10 +12,10 @@ if (ROOT / 'convmlp_backbone').is_dir():
     sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
-from convmlp_backbone.checks.model import check_model  # noqa: E402
 from mmengine.config import Config, DictAction  # noqa: E402
 from mmengine.device import get_device  # noqa: E402
 
+from convmlp_backbone.checks.model import check_model  # noqa: E402
 from convmlp_backbone.errors import UserError  # noqa: E402
 
 

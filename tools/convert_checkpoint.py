@@ -7,8 +7,15 @@ import argparse
 
 from common import one_line_errors
 
-from convmlp_backbone.checkpoints import describe, load, split_backbone, unwrap
-from convmlp_backbone.checkpoints import CheckpointError, plain_meta, write
+from convmlp_backbone.checkpoints import (
+    CheckpointError,
+    describe,
+    load,
+    plain_meta,
+    split_backbone,
+    unwrap,
+    write,
+)
 
 NAMES = {
     'timm': 'backbone and classifier by their published names, which are timm\'s too',

@@ -11,7 +11,6 @@ from collections import Counter
 from pathlib import Path
 
 from common import UserError, fit_model_to_cpu, fuse_model, one_line_errors, read_config
-from convmlp_backbone.checks.files import image_problems
 from mmcv import imwrite
 from mmengine.config import DictAction
 from mmengine.device import get_device
@@ -21,6 +20,7 @@ from rich.progress import track
 
 from convmlp_backbone import keep_freed_memory
 from convmlp_backbone.checkpoints import load_model
+from convmlp_backbone.checks.files import image_problems
 from convmlp_backbone.hooks import AtomicBackend
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')

@@ -7,8 +7,7 @@ import argparse
 
 from common import one_line_errors
 
-from convmlp_backbone.checkpoints import describe, load, unwrap
-from convmlp_backbone.checkpoints import CheckpointError, plain_meta, write
+from convmlp_backbone.checkpoints import CheckpointError, describe, load, plain_meta, unwrap, write
 
 
 def main():

@@ -23,8 +23,8 @@ from common import UserError, one_line_errors
 from mmengine.structures import BaseDataElement
 from PIL import Image, UnidentifiedImageError
 
-from convmlp_backbone.checkpoints import load, load_backbone, load_model, require_fit, unwrap
 from convmlp_backbone.archs import ARCHS, NAMES
+from convmlp_backbone.checkpoints import load, load_backbone, load_model, require_fit, unwrap
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet, RGB
 
