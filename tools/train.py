@@ -8,13 +8,16 @@ from common import UserError, add_config_arguments, check_checkpoint, load_confi
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
+from convmlp_backbone.amp import CHOICES, use_mixed_precision
 from convmlp_backbone.checkpoints import load
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='path of a config, or the name of a shipped one')
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU)')
+    parser.add_argument('--amp', nargs='?', const='on', choices=CHOICES, help='mixed precision: '
+                        'bf16, fp16, the one that suits this machine (default), or that if any '
+                        '(auto)')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate to the total batch size')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
@@ -27,10 +30,7 @@ def main():
     args = parse_args()
     cfg = load_config(args, splits=['train', 'val'])
     if args.amp:
-        if get_device() == 'cpu':
-            raise UserError('--amp needs a GPU, and there is none; leave it out')
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+        print(f'--amp: {use_mixed_precision(cfg, args.amp, get_device())}', flush=True)
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise UserError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
