@@ -91,7 +91,7 @@ def _read_safetensors(path):
 
 
 def plain_meta(checkpoint):
-    """What a published file tells about itself: class names, colours, progress, versions.
+    """What a published file tells about itself: class names, ids and colours, progress, versions.
 
     Not the config and the environment, which tell of the machine.
     """
@@ -105,4 +105,6 @@ def plain_meta(checkpoint):
         if isinstance(dataset.get('palette'), (list, tuple, np.ndarray)):
             # Tuples, since the visualizers take no lists for colours.
             plain['dataset_meta']['palette'] = [tuple(map(int, c)) for c in dataset['palette']]
+        if isinstance(dataset.get('category_ids'), (list, tuple)):  # of our own training
+            plain['dataset_meta']['category_ids'] = list(map(int, dataset['category_ids']))
     return plain

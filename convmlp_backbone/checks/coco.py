@@ -21,6 +21,7 @@ from .mending import columns, in_order, is_number, mend, outline_fault
 from .names import metainfo_line, near_names
 from .problem import Problem, each, error, first_of, warning
 
+MANY = 0.2  # of the images without an object are worth a word
 PARTS = ('images', 'annotations', 'categories')
 
 
@@ -345,7 +346,7 @@ class CocoFile:
         empty = np.flatnonzero(np.bincount(objects.image[usable], minlength=len(images)) == 0)
         if len(empty) == len(images):
             found.append(error(path, 'has no object to learn in any image'))
-        elif len(empty):
+        elif len(empty) > MANY * len(images):
             found.append(warning(path, f'{len(empty)} of {len(images)} images have no object to '
                                  'learn, such as '
                                  f'{", ".join(images[i]["file_name"] for i in empty[:3])}'))

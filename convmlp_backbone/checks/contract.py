@@ -32,10 +32,10 @@ from .datasets import (
 )
 from .file_names import fit_file_names
 from .folders import SUFFIXES, folder_problems, list_problems
-from .loaders import SOME, fit_loaders, loader_problems, sample_problems
+from .loaders import SOME, loader_problems, sample_problems
 from .masks import split_problems
 from .names import fill_palette, full_palette, metainfo_problems
-from .problem import Problem, error, first_of, note
+from .problem import Problem, error, first_of, note, warning
 
 
 class Contract:
@@ -48,10 +48,12 @@ class Contract:
         meta: ``dataset_meta`` of the checkpoint, if the job has one: its numbering goes first.
         folder: Where mended copies go.
         most (int): So many annotations are named for a kind of problem.
+        samples (bool): Run some of them through their pipelines.
     """
 
     def __init__(self, cfg, splits: Sequence[str], meta: dict | None = None,
-                 folder: str | Path = 'mended', most: int = 3):
+                 folder: str | Path = 'mended', most: int = 3, samples: bool = True):
+        self.samples = samples
         self.cfg, self.splits, self.folder, self.most = cfg, list(splits), Path(folder), most
         self.problems: list[Problem] = []
         self.meta = meta or {}
@@ -74,7 +76,6 @@ class Contract:
 
     def run(self) -> list[Problem]:
         """Check everything that is fast, in the order in which a job would trip over it."""
-        fit_loaders(self.cfg)
         with scope_of(self.cfg):
             for split in self.splits:
                 for path, leaf, kind in self.leaves(split):
@@ -83,7 +84,7 @@ class Contract:
                         fill_palette(leaf, kind)
                 self.problems += loader_problems(self.cfg, split)
             for step in (self.check_coco, self.check_masks, self.check_folders, self.check_heads,
-                         self.check_samples):
+                         *[self.check_samples] * self.samples):
                 if self.failed:
                     break
                 step()
@@ -93,7 +94,11 @@ class Contract:
 
     def check_coco(self) -> None:
         if self.names is None and 'train' not in self.splits:
-            self._numbering_of_the_training_file()
+            self.names, self.ids = training_numbering(self.cfg)
+        told = self.meta.get('classes') or ()
+        if told and self.names and set(told) != set(self.names) and 'train' not in self.splits:
+            self.problems.append(warning('checkpoint', f'was trained on {first_of(told, 5)}, the '
+                                         f'config names {first_of(self.names, 5)}'))
         for split in self.splits:
             parts = [part for part in self.leaves(split) if is_coco(part[2])]
             images = {}
@@ -108,17 +113,6 @@ class Contract:
                         evaluator['ann_file'] = annotation_path(leaf)
                     else:
                         self._check_evaluator_file(name, evaluator, images, old)
-
-    def _numbering_of_the_training_file(self) -> None:
-        for _, leaf, kind in self.leaves('train'):
-            file = annotation_path(leaf)
-            if is_coco(kind) and os.path.isfile(file):
-                classes = classes_of(leaf, kind)
-                categories = [c for c in read_categories(file) if c['name'] in classes]
-                if len(categories) == len(classes):
-                    self.names = [category['name'] for category in categories]
-                    self.ids = [category['id'] for category in categories]
-                return
 
     @collector_paused()
     def _check_coco_file(self, split, path, leaf, kind) -> dict | None:
@@ -165,8 +159,9 @@ class Contract:
                 metainfo['palette'] = full_palette(
                     [colours[name] for name in self.names if name in colours], len(self.names))
             metainfo['classes'] = tuple(self.names)
-            self.problems.append(note(split, 'the classes are numbered as the file has them, '
-                                      f'{first_of(self.names, 5)}'))
+            if split == 'train':
+                self.problems.append(note(split, 'classes are numbered as the file has them, '
+                                          f'{first_of(self.names, 5)}'))
         if split == 'train':
             metainfo['category_ids'] = list(self.ids)
         leaf['metainfo'] = metainfo
@@ -282,8 +277,50 @@ class Contract:
 
     def check_samples(self) -> None:
         """Some samples of every split run through their pipelines."""
+        seen = []
         for split in self.splits:
+            if (settings := self.cfg.get(f'{split}_dataloader')) in seen:
+                continue  # test is val
+            seen.append(settings)
             self.problems += sample_problems(self.cfg, split, self.excerpts)
+
+
+def training_numbering(cfg) -> tuple[list[str] | None, list[int] | None]:
+    """Names of class 0, 1, ... and ids of their categories by the config's COCO training file.
+
+    None where there is no such file, or not with the classes of the config.
+    """
+    loader = cfg.get('train_dataloader') or {}
+    with scope_of(cfg):
+        for _, leaf in leaves(loader.get('dataset')):
+            kind, file = class_of(leaf), annotation_path(leaf)
+            if kind and is_coco(kind) and os.path.isfile(file):
+                classes = set(classes_of(leaf, kind))
+                categories = [c for c in read_categories(file) if c['name'] in classes]
+                if {c['name'] for c in categories} == classes and len(categories) == len(classes):
+                    return [c['name'] for c in categories], [c['id'] for c in categories]
+                break
+    return None, None
+
+
+def numbering(cfg, meta: dict | None) -> tuple[list[str] | None, list[int] | None]:
+    """Names of class 0, 1, ... of a checkpoint, and ids of their categories where they are known.
+
+    A checkpoint with ``category_ids`` tells itself. In others, of MMDetection's own training, the
+    names have the config's order while the labels had the annotation file's: that of the config's
+    training file, as long as it is there.
+
+    Args:
+        meta: ``dataset_meta`` of the checkpoint.
+    """
+    meta = meta or {}
+    if 'category_ids' in meta:
+        return list(meta['classes']), list(meta['category_ids'])
+    names, ids = training_numbering(cfg)
+    told = list(meta.get('classes') or ())
+    if names is None or told and set(told) != set(names):
+        return told or None, None
+    return names, ids
 
 
 def _base_names(files: dict[int, str]) -> dict[int, str]:

@@ -33,13 +33,12 @@ def finder(folder: str, root: str) -> Callable[[str], str | None]:
 
     def find(name):
         parts = [part for part in re.split(r'[\\/]+', name) if part not in ('', '.')]
-        for start in range(len(parts)):
-            tail = os.path.join(*parts[start:])
-            if found := existing(folder, tail):
-                return found
-            if found := existing(root, tail):
-                return os.path.abspath(os.path.join(root, found))
-        return None
+        tails = [os.path.join(*parts[start:]) for start in range(len(parts))]
+        found = next(filter(None, (existing(folder, tail) for tail in tails)), None)
+        if found is None and (found := next(filter(None, (
+                existing(root, tail) for tail in tails)), None)):
+            return os.path.abspath(os.path.join(root, found))
+        return found
     return find
 
 
@@ -58,15 +57,20 @@ def fit_file_names(file: CocoFile, path: str, leaf: dict, problems: list[Problem
     some = np.unique(np.linspace(0, len(images) - 1, SOME).astype(int))
     if not any(absent(images[i]) for i in some):
         return
-    find, lost, changed = finder(folder, leaf.get('data_root') or '.'), [], 0
+    find, lost, changed, told = finder(folder, leaf.get('data_root') or '.'), [], 0, {}
     for image in images:
+        before = name = str(image['file_name'])
         if absent(image):
-            name = find(str(image['file_name']))
+            name = find(before)
             if name is None:
-                lost.append(image['file_name'])
-            else:
-                image['file_name'] = name
-                changed += 1
+                lost.append(before)
+                continue
+            image['file_name'] = name
+            changed += 1
+        if told.setdefault(name, before) != before:
+            problems.append(error(path, f'{told[name]} and {before} are not in {folder}, and '
+                                  f'{name} cannot be both; {_there_is(folder, leaf, before)}'))
+            return
     if lost:
         problems.append(error(path, f'{len(lost)} of {len(images)} images are not in {folder}, '
                               f'such as {lost[0]}; {_there_is(folder, leaf, lost[0])}'))

@@ -48,39 +48,46 @@ def folder_problems(roots: dict[str, str], classes: Sequence[str] | None, num_cl
         if not folders:
             return [*found, error(root, 'has no folders; expected one for each class, with its '
                                   'images in it')]
-        empty = [name for name in folders
-                 if not next(images_below(Path(root, name), suffixes), None)]
         hidden = [name for name in folders if name.startswith(NO_CLASS)]
+        empty = [name for name in folders if name not in hidden
+                 and not next(images_below(Path(root, name), suffixes), None)]
         if hidden:
             found.append(error(root, f'{first_of(hidden)} would be a class: '
                                f'rm -r {_paths(root, hidden)}'))
-        elif learned is None and empty:
-            other = {Path(path).suffix for name in empty for path in files_below(Path(root, name))}
-            found.append(error(root, f'{first_of(empty)} holds no image that is read ' + (
-                f'but files that end in {first_of(sorted(other))}: write '
-                f'extensions={(*suffixes, *sorted(other))!r} in the data sets' if other else
-                f'and would be a class: rm -r {_paths(root, empty)}')))
-        elif learned is None:
-            found += _numbering_problems(root, folders, classes, num_classes)
+        if learned is None:
+            if empty:
+                found.append(_empty_problem(root, empty, suffixes))
+            elif not hidden:
+                found += _numbering_problems(root, folders, classes, num_classes)
             count = sum(1 for _ in islice(images_below(root, suffixes), batch))
             if count < batch:
                 found.append(error(root, f'{count} images are less than a batch of {batch}, so '
                                    'that nothing would be learned: --cfg-options '
                                    f'{split}_dataloader.batch_size={count}'))
-        else:
-            lacking = [name for name in learned if name not in folders]
-            more = [name for name in folders if name not in learned]
-            if more:
-                found.append(error(root, f'has the folder {first_of(more)}, a class that was not '
-                                   f'trained on; take it away: mv {_paths(root, more)} ELSEWHERE'))
-            if lacking:
-                found.append(error(
-                    root, f'has no folder {first_of(lacking)}, so that the classes behind it '
-                    f'would have other numbers than in training: mkdir {_paths(root, lacking)}'))
-            elif empty:
-                found.append(warning(root, f'has no image of {first_of(empty)}'))
-        learned = learned or folders
+            if found:  # the others are judged by this one
+                return found
+            learned = folders
+            continue
+        lacking = [name for name in learned if name not in folders]
+        more = [name for name in folders if name not in learned and name not in hidden]
+        if more:
+            found.append(error(root, f'has the folder {first_of(more)}, a class that was not '
+                               f'trained on; take it away: mv {_paths(root, more)} ELSEWHERE'))
+        if lacking:
+            found.append(error(
+                root, f'has no folder {first_of(lacking)}, so that the classes behind it '
+                f'would have other numbers than in training: mkdir {_paths(root, lacking)}'))
+        elif empty and not more:
+            found.append(warning(root, f'has no image of {first_of(empty)}'))
     return found
+
+
+def _empty_problem(root, empty, suffixes) -> Problem:
+    other = {Path(path).suffix for name in empty for path in files_below(Path(root, name))}
+    return error(root, f'{first_of(empty)} holds no image that is read ' + (
+        f'but files that end in {first_of(sorted(other))}: write '
+        f'extensions={(*suffixes, *sorted(other))!r} in the data sets' if other else
+        f'and would be a class: rm -r {_paths(root, empty)}'))
 
 
 def _numbering_problems(root, folders, classes, num_classes) -> list[Problem]:

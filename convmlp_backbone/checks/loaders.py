@@ -1,11 +1,9 @@
 """Data loaders: their settings, and samples that come out of them."""
 import copy
-import io
 import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +13,9 @@ from mmengine.registry import DATASETS
 from ..config import walk
 from .datasets import annotation_path, class_of, default_of, leaves
 from .problem import Problem, error, first_of
+from .quiet import one_line, quiet
 
-SOME = 6  # samples of a split that the fast part runs through the pipeline
+SOME = 3  # samples of a split that the fast part runs through the pipeline
 
 
 def fit_loaders(cfg) -> None:
@@ -121,7 +120,7 @@ def sample_problems(cfg, split: str, excerpts: dict[str, dict]) -> list[Problem]
         return []
     with tempfile.TemporaryDirectory() as folder:
         try:
-            with redirect_stdout(io.StringIO()):  # pycocotools tells of every step
+            with quiet():
                 dataset = DATASETS.build(_excerpt(loader['dataset'], excerpts, folder))
         except Exception as problem:  # whatever the toolbox raises would end the job too
             return [error(f'{split}_dataloader.dataset', one_line(problem))]
@@ -133,7 +132,8 @@ def sample_problems(cfg, split: str, excerpts: dict[str, dict]) -> list[Problem]
             for index in np.unique(np.linspace(0, count - 1, SOME).astype(int)).tolist():
                 where = f'{split}_dataloader.dataset, sample {index}{file_of(part, index)}'
                 try:
-                    sample = part[index]
+                    with quiet():
+                        sample = part[index]
                     texts = (input_problems(sample['inputs'], input_channels(cfg)) +
                              label_problems(sample['data_samples'], model_classes(cfg.model)))
                     shapes.add(tuple(sample['inputs'].shape))
@@ -162,10 +162,6 @@ def file_of(dataset, index: int) -> str:
         if hasattr(part, 'get_data_info'):
             return f' ({part.get_data_info(index % len(part)).get("img_path", "")})'
     return ''
-
-
-def one_line(problem: Exception) -> str:
-    return ' '.join(f'{type(problem).__name__}: {problem or "no message"}'.split())[:400]
 
 
 def _excerpt(dataset: dict, excerpts: dict[str, dict], folder: str) -> dict:

@@ -84,15 +84,16 @@ class MaskCounts:
 
     def add(self, path: str | Path) -> None:
         values, fault, change = read_mask(path)
+        self.put(path, fault, change,
+                 None if fault else np.bincount(values.ravel(), minlength=256))
+
+    def put(self, path: str | Path, fault: str, change: str, counts: np.ndarray | None) -> None:
+        """As :meth:`add`, of a mask that another process has read."""
+        self.files += 1
         if fault:
             self.faults.setdefault(change, []).append((path, fault))
-        self.count(path, None if fault else np.bincount(values.ravel(), minlength=256))
-
-    def count(self, path, values) -> None:
-        """As :meth:`add`, with the pixels of each value that another process has counted."""
-        self.files += 1
-        if values is not None:
-            self.values += values
+        else:
+            self.values += counts
 
     @property
     def classes(self) -> np.ndarray:

@@ -61,17 +61,18 @@ def _mend_ids(coco: dict, part: str, key: str) -> str:
     items, refs = coco[part], coco['annotations']
     if _only(int, (i['id'] for i in items)) and _only(int, (a.get(key) for a in refs)):
         return ''
-    for item in items:
-        item['id'] = _whole(item['id'])
-    for ref in refs:
-        ref[key] = _whole(ref.get(key))
-    if not _only(int, (i['id'] for i in items)):
-        numbers = {str(i['id']): number for number, i in enumerate(items, 1)}
-        for item in items:
-            item['id'] = numbers[str(item['id'])]
-        for ref in refs:
-            ref[key] = numbers.get(str(ref[key]), ref[key])
-    return f'ids of {part} to whole numbers'
+    ids = [_whole(item['id']) for item in items]
+    numbers = {}
+    if not _only(int, ids):
+        numbers = {str(number): i for i, number in enumerate(ids, 1)}
+    changed = False
+    for item, name in [(item, 'id') for item in items] + [(ref, key) for ref in refs]:
+        old = item.get(name)
+        new = _whole(old)
+        new = numbers.get(str(new), new)
+        changed |= new is not old and (type(new) is not type(old) or new != old)
+        item[name] = new
+    return f'ids of {part} to whole numbers' if changed else ''
 
 
 def _mend_annotation_ids(coco: dict) -> str:

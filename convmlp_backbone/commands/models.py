@@ -8,6 +8,8 @@ from mmengine.registry import MODELS, init_default_scope
 
 from ..archs import ABLATIONS, ARCHS, NAMES
 from ..checkpoints import enable_safe_loading, load, load_backbone, load_model, require_fit, unwrap
+from ..checks.contract import require
+from ..checks.loaders import fit_loaders
 from ..checks.model import check_model
 from ..config import datasets, find_config, read_config, set_data_root
 from ..convmlp import ConvMLP
@@ -17,12 +19,13 @@ from ..errors import UserError
 SHAPES = dict(mmdet=(800, 1280), mmseg=(512, 512))  # what costs are usually given for
 
 
-def load_config(args, splits):
+def load_config(args, splits, meta=None):
     """The config that the command line asks for, checked and fitted to this machine.
 
     Args:
         args (Namespace): ``config`` and the options of ``JOB``.
         splits (Sequence[str]): The parts of the data set the job will read, such as ``'train'``.
+        meta (dict, optional): ``dataset_meta`` of the checkpoint that the job evaluates.
     """
     enable_safe_loading(args.trust)
     cfg = read_config(args.config, args.cfg_options)
@@ -34,6 +37,9 @@ def load_config(args, splits):
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(
         Path('work_dirs', Path(args.config).stem))
+    fit_loaders(cfg)
+    if not args.no_check:
+        require(cfg, splits, meta)
     if get_device() == 'cpu':
         fit_to_cpu(cfg)
     return cfg

@@ -26,6 +26,7 @@ OPTIONS = {
                        help='how the processes of a distributed job were started'),
     # torch.distributed.launch of old passes it; torchrun sets the variable instead.
     '--local_rank': dict(type=int, default=0, help='of torch.distributed.launch'),
+    '--no-check': dict(action='store_true', help='do not check config and data first'),
     '--out-dir': dict(metavar='DIR', help='folder for the results', complete=FOLDER),
     '--shape': dict(nargs='+', type=int, metavar='N', help='height and width of the image in '
                     'pixels, or one number for both'),
@@ -33,7 +34,8 @@ OPTIONS = {
                     '(default: refuse such files)'),
     '--work-dir': dict(metavar='DIR', help='folder for logs and checkpoints (default: '
                        'work_dirs/NAME_OF_THE_CONFIG)', complete=FOLDER)}
-JOB = ('--work-dir', '--data-root', '--cfg-options', '--launcher', '--local_rank', '--trust')
+JOB = ('--work-dir', '--data-root', '--cfg-options', '--launcher', '--local_rank', '--trust',
+       '--no-check')
 
 
 def add(parser, *names, **changes):

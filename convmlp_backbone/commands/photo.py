@@ -28,15 +28,34 @@ def takes_one_size(model):
     return getattr(model, 'default_cfg', {}).get('fixed_input_size', False)
 
 
+def input_channels(model):
+    """How many channels a model's images have."""
+    return getattr(getattr(model, 'backbone', model), 'in_channels', 3)
+
+
+def pixels_of(photo, channels):
+    """The (C, H, W) pixels of an RGB photo as a network of ``channels`` reads such files.
+
+    One: grey values; more than three: a fourth is opaque, the others repeat red, green and blue.
+    """
+    if channels == 1:
+        photo = photo.convert('L')
+    elif channels == 4:
+        photo = photo.convert('RGBA')
+    pixels = torch.from_numpy(np.array(photo)).view(*photo.size[::-1], -1).permute(2, 0, 1)
+    return pixels[torch.arange(channels) % len(pixels)]
+
+
 def to_input(photo, model):
-    """What ``model`` is fed for an RGB photo, (1, 3, H, W): normalised as it was in training.
+    """What ``model`` is fed for an RGB photo, (1, C, H, W): normalised as it was in training.
 
     A model of the mm toolboxes does so by its own data_preprocessor, one of timm by its
     ``default_cfg``, a backbone alone as the paper's, by ImageNet's mean and deviation.
     """
-    pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1)
+    pixels = pixels_of(photo, input_channels(model))
     if hasattr(model, 'data_preprocessor'):
-        data = dict(inputs=[pixels.flip(0)], data_samples=[BaseDataElement()])  # BGR
+        pixels = torch.cat([pixels[:3].flip(0), pixels[3:]])  # BGR
+        data = dict(inputs=[pixels], data_samples=[BaseDataElement()])
         return model.data_preprocessor(data)['inputs']
     cfg = getattr(model, 'default_cfg', {})
     mean, std = (torch.tensor(cfg.get(key, default))[:, None, None]

@@ -8,7 +8,9 @@ import os
 
 from mmengine.runner import Runner
 
-from ..checkpoints import load_model
+from ..checkpoints import load, load_model
+from ..checkpoints.reading import plain_meta
+from ..errors import UserError
 from ..fused import fuse_model
 from . import options
 from .models import building, check_checkpoint, load_config
@@ -22,13 +24,15 @@ def add_arguments(parser):
 
 def run(args):
     check_checkpoint(args.checkpoint)
-    cfg = load_config(args, splits=['test'])
+    if args.out and not args.out.endswith(('.pkl', '.pickle')):
+        raise UserError(f'--out {args.out}: expected a name that ends in .pkl; convmlp predict '
+                        'writes predictions.json')
+    meta = plain_meta(load(args.checkpoint, args.trust)).get('dataset_meta')
+    cfg = load_config(args, splits=['test'], meta=meta)
     cfg.load_from, cfg.resume = None, False
     if args.show_dir:
-        cfg.default_hooks.visualization.draw = True
-        cfg.visualizer.save_dir = os.path.abspath(args.show_dir)
-        if cfg.default_scope == 'mmdet':
-            cfg.default_hooks.visualization.test_out_dir = cfg.visualizer.save_dir
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or ()), dict(
+            type='ShowPredictionsHook', folder=os.path.abspath(args.show_dir))]
     if args.out:
         # mmdet's own metric packs masks as RLE, which would fill the disk otherwise.
         dump = 'DumpDetResults' if cfg.default_scope == 'mmdet' else 'DumpResults'
