@@ -38,6 +38,7 @@ def run(args):
                               dict(type=dump, out_file_path=args.out)]
     with building(args.config):
         runner = Runner.from_cfg(cfg)
+        runner.test_loop  # noqa: B018  which builds the data sets
     # MMEngine would go on with what fits.
     load_model(getattr(runner.model, 'module', runner.model), args.checkpoint)
     if args.fuse:
