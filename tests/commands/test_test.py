@@ -5,6 +5,7 @@ import pickle
 import pytest
 import torch
 from conftest import ROOT
+from mmengine.visualization import Visualizer
 from PIL import Image
 
 from convmlp_backbone.commands.models import build_model
@@ -23,6 +24,7 @@ _base_ = ['{ROOT}/configs/convmlp_s_clothing.py']
 model = dict(head=dict(num_classes=2))
 data_preprocessor = dict(num_classes=2)
 test_dataloader = dict(num_workers=0, persistent_workers=False)''')
+    Visualizer._instance_dict.clear()  # MMPretrain's hook would take another test's
     model, _ = build_model('two.py')
     model.head.fc.weight.data.zero_()
     model.head.fc.bias.data = torch.tensor([0., 1.])  # always "dark", the second by name
