@@ -6,7 +6,7 @@ from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 
 from ..errors import CheckpointError
-from .names import describe, split_backbone, unwrap
+from .names import describe, rename_published, split_backbone, unwrap
 from .published import BASE_URL, OLD_BASE_URL, SCHEME, fetch
 from .reading import plain_meta, read
 
@@ -108,7 +108,7 @@ def load_backbone(backbone, source, trust=False):
 
 
 def load_model(model, source, trust=False):
-    """Load every tensor of a detector or segmentor from a checkpoint of it and say so.
+    """Load every tensor of a detector, segmentor or classifier from a checkpoint and say so.
 
     Returns:
         dict: :func:`plain_meta` of the checkpoint.
@@ -119,6 +119,8 @@ def load_model(model, source, trust=False):
     checkpoint = load(source, trust)
     _, state_dict = unwrap(checkpoint)
     weights = {re.sub(r'^module\.', '', name): v for name, v in state_dict.items()}
+    if hasattr(model, 'head'):  # a classifier, whose published names are others
+        weights = rename_published(weights)
     require_fit(model, weights, source, state_dict)
     model.load_state_dict(weights, strict=False)
     print_log(f'Loaded {len(weights)} tensors from {source}', logger='current')

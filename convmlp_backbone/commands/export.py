@@ -18,6 +18,7 @@ from torch import nn
 from ..archs import NAMES
 from ..checkpoints import load_backbone, load_model
 from ..errors import UserError
+from . import options
 from .models import build_model, check_checkpoint
 
 
@@ -44,7 +45,7 @@ class Segmentor(nn.Module):
 
 
 def add_arguments(parser):
-    parser.add_argument('model', help='s, m, l, or the config of a Semantic FPN')
+    options.add(parser, 'model')
     parser.add_argument('out', type=Path, help='a file that does not exist, .onnx or .pt2')
     parser.add_argument('--checkpoint', help='weights; default: random ones')
 
