@@ -1,5 +1,6 @@
 """The options that commands share, each described once."""
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import DictAction
 
@@ -43,7 +44,7 @@ OPTIONS = {
 JOB = ('--work-dir', '--data-root', '--cfg-options', '--launcher', '--local_rank', '--trust')
 
 
-def add(parser, *names, **changes):
+def add(parser: Any, *names: str, **changes: Any) -> None:
     """Add the options of these names, with what is said otherwise in one command."""
     for name in names:
         option = {**OPTIONS[name], **changes}

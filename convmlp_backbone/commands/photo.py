@@ -3,13 +3,14 @@ import numpy as np
 import torch
 from mmengine.structures import BaseDataElement
 from PIL import Image, UnidentifiedImageError
+from torch import nn
 
 from ..errors import UserError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, RGB, of values from 0 to 1
 
 
-def open_photo(path):
+def open_photo(path: str) -> Image.Image:
     """The image in a file, RGB; UserError if there is none."""
     try:
         return Image.open(path).convert('RGB')
@@ -24,11 +25,11 @@ def fit_photo(photo, model, size, shape=None):
     return photo.resize(shape[::-1], Image.Resampling.BICUBIC) if shape else photo
 
 
-def takes_one_size(model):
+def takes_one_size(model: nn.Module) -> bool:
     return getattr(model, 'default_cfg', {}).get('fixed_input_size', False)
 
 
-def to_input(photo, model):
+def to_input(photo: Image.Image, model: nn.Module) -> torch.Tensor:
     """What ``model`` is fed for an RGB photo, (1, 3, H, W): normalised as it was in training.
 
     A model of the mm toolboxes does so by its own data_preprocessor, one of timm by its
