@@ -24,7 +24,8 @@ def write(path, state_dict, meta, name_hash=False):
         tuple[Path, str]: The file written and its SHA-256.
 
     Raises:
-        CheckpointError: The file exists, or its name ends otherwise.
+        CheckpointError: The file exists or cannot be written, then nothing has changed; or its
+            name ends otherwise.
     """
     path = Path(path)
     if path.suffix not in ('.pth', '.safetensors'):
@@ -43,6 +44,9 @@ def write(path, state_dict, meta, name_hash=False):
         path = path.with_name(f'{path.stem}-{sha256[:8]}{path.suffix}')
     if path.exists():
         raise CheckpointError(f'{path} exists: not overwritten')
-    with whole_file(path) as part:
-        part.write_bytes(data)
+    try:
+        with whole_file(path) as part:
+            part.write_bytes(data)
+    except OSError as error:
+        raise CheckpointError(f'{path} cannot be written: {error.strerror}') from None
     return path, sha256
