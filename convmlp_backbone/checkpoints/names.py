@@ -10,16 +10,15 @@ from ..errors import printable
 def unwrap(checkpoint):
     """The key under which the weights lie, None if there is no wrapper, and the tensors there.
 
-    As in timm, the moving average comes first; it is what the paper's figures were measured with.
-    (MMEngine's EMAHook puts the average into ``state_dict`` itself.)
+    As in timm, the moving average comes first, unless there is none in it; it is what the paper's
+    figures were measured with. (MMEngine's EMAHook puts the average into ``state_dict`` itself.)
     """
-    for wrapper in ('state_dict_ema', 'model_ema', 'state_dict', 'model', None):
-        inside = checkpoint if wrapper is None else checkpoint.get(wrapper)
-        if isinstance(inside, dict):
-            tensors = {str(n): v for n, v in inside.items() if torch.is_tensor(v)}
-            if tensors:
-                return wrapper, tensors
-    return None, {}
+    found = {
+        wrapper: {str(n): v for n, v in inside.items() if torch.is_tensor(v)}
+        for wrapper in ('state_dict_ema', 'model_ema', 'state_dict', 'model', None)
+        if isinstance(inside := checkpoint.get(wrapper) if wrapper else checkpoint, dict)}
+    wrapper = next(filter(found.get, found), next(iter(found)))
+    return wrapper, found[wrapper]
 
 
 def split_backbone(state_dict):
