@@ -26,7 +26,8 @@ def whole_file(path):
     path = Path(path)
     part = path.with_name(f'.{path.stem}.{secrets.token_hex(4)}.part{path.suffix}')
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # of a file; the next line says what that means
+            path.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(path)
         with _locked(part):
             yield part
@@ -39,7 +40,7 @@ def whole_file(path):
         finally:
             os.close(folder)
     except OSError as error:
-        if error.strerror is None or error.filename not in (None, str(part)):
+        if error.strerror is None or error.filename not in (None, str(part), path.parent):
             raise  # one of the block, about something else
         raise OSError(error.errno, error.strerror, str(path)) from error
 

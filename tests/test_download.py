@@ -17,7 +17,6 @@ from convmlp_backbone.checkpoints.reading import container
 from convmlp_backbone.errors import DownloadError
 
 
-
 def checkpoint(seed, numbers=125000):
     """A checkpoint file."""
     file = io.BytesIO()

@@ -64,7 +64,7 @@ def _size(weights):
             dims=tuple(weights[b + '0.norm1.weight'].shape[0] for b in blocks),
             mlp_blocks=tuple(count(re.escape(b) + r'\d+') for b in blocks),
             mlp_ratio=fc1.shape[0] // fc1.shape[1])
-    except KeyError:
+    except (KeyError, IndexError, ZeroDivisionError):
         return '?'
     return next((size.upper() for size, arch in ARCHS.items() if arch == found), '?')
 

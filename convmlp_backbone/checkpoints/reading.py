@@ -193,7 +193,7 @@ def plain_meta(checkpoint):
     # MMDetection 2.x and MMSegmentation 0.x wrote CLASSES and PALETTE right into meta.
     dataset = meta.get('dataset_meta')
     dataset = {str(key).lower(): value for key, value in (
-        dataset if dataset and isinstance(dataset, dict) else meta).items()}
+        dataset if isinstance(dataset, dict) and dataset else meta).items()}
     if classes := class_names(dataset.get('classes')):
         plain['dataset_meta'] = dict(classes=classes)
         if palette := colours(dataset.get('palette'), len(classes)):
@@ -203,20 +203,21 @@ def plain_meta(checkpoint):
 
 def class_names(value):
     """``value`` as a tuple of names; None if it is none of names."""
-    value = value.tolist() if isinstance(value, np.ndarray) else value
-    if isinstance(value, (list, tuple)) and value and all(type(name) is str for name in value):
-        return tuple(value)
-    return None
+    names = _items(value)
+    return tuple(map(str, names)) if names and all(isinstance(n, str) for n in names) else None
 
 
 def colours(value, count):
     """``value`` as a list of at least ``count`` colours (red, green, blue); None if it is none."""
-    try:
-        array = np.array(value)
-    except ValueError:
-        return None
-    if (array.dtype.kind in 'iu' and array.ndim == 2 and array.shape[1] == 3
-            and len(array) >= count and array.min() >= 0 and array.max() <= 255):
+    rows = [_items(row) for row in _items(value)]
+    if rows and len(rows) >= count and all(len(row) == 3 and all(
+            isinstance(n, (int, np.integer)) and 0 <= n <= 255 for n in row) for row in rows):
         # Tuples, since the visualizers take no lists for colours.
-        return [tuple(colour) for colour in array.tolist()]
+        return [tuple(map(int, row)) for row in rows]
     return None
+
+
+def _items(value):
+    if isinstance(value, np.ndarray) and value.ndim:
+        return value.tolist()
+    return value if isinstance(value, (list, tuple)) else ()
