@@ -12,8 +12,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader
 
 from convmlp_backbone import ConvMLP, checkpoints
-from convmlp_backbone.checkpoints import CheckpointError
-from convmlp_backbone.checkpoints import read, write
+from convmlp_backbone.checkpoints import CheckpointError, read, write
 
 CONFIGS = [(model, size, pattern.format(size), classes)
            for model, pattern, classes in (

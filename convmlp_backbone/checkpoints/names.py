@@ -1,4 +1,4 @@
-"""The names of weights: which wrapper and prefix a file has, what it holds, how they are renamed."""
+"""The names of weights: a file's wrapper and prefix, what it holds, how they are renamed."""
 import re
 
 import torch
