@@ -293,22 +293,23 @@ MESSAGES = dict(
 
 def onnx_facts(file: Path) -> dict:
     facts = {}
-    with open(file, 'rb') as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for kind, message in messages(memoryview(data), 'model'):
-            if kind == 'property':
-                key, value = (text(message, number) for number in (1, 2))
-                if key.startswith('convmlp.'):
-                    facts[key.removeprefix('convmlp.')] = json.loads(value)
-            elif kind in ('opset', 'node'):
-                domain = text(message, 1 if kind == 'opset' else 7)
-                if domain not in DOMAINS:
-                    raise ExportedFileError(f'{file} asks for operators of "{domain}", which are '
-                                            'no standard ones: refused')
-            elif kind == 'external' and text(message, 1) == 'location':
-                place = (file.parent / text(message, 2)).resolve()
-                if not place.is_relative_to(file.parent.resolve()):
-                    raise ExportedFileError(f'{file} asks for the file {text(message, 2)} outside '
-                                            'its folder: refused')
+    with open(file, 'rb') as opened:
+        data = memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
+    for kind, message in messages(data, 'model'):
+        if kind == 'property':
+            key, value = (text(message, number) for number in (1, 2))
+            if key.startswith('convmlp.'):
+                facts[key.removeprefix('convmlp.')] = json.loads(value)
+        elif kind in ('opset', 'node'):
+            domain = text(message, 1 if kind == 'opset' else 7)
+            if domain not in DOMAINS:
+                raise ExportedFileError(f'{file} asks for operators of "{domain}", which are no '
+                                        'standard ones: refused')
+        elif kind == 'external' and text(message, 1) == 'location':
+            place = (file.parent / text(message, 2)).resolve()
+            if not place.is_relative_to(file.parent.resolve()):
+                raise ExportedFileError(f'{file} asks for the file {text(message, 2)} outside its '
+                                        'folder: refused')
     return facts
 
 

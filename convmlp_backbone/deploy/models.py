@@ -230,3 +230,31 @@ class TwoStage(Detector):
             masks = masks.gather(1, labels[:, None, None, None].expand(-1, 1, *masks.shape[2:]))
         return boxes.new_zeros((*scores.shape, *masks.shape[2:])).index_put(
             (images, places), masks.squeeze(1).sigmoid())
+
+
+def exportable(model: nn.Module, preprocessor: dict, normalised: bool = False) -> Exportable:
+    """What of this module exports ``model``, a toolbox's or a backbone.
+
+    Raises:
+        UserError: None can.
+    """
+    backbone = getattr(model, 'backbone', model)
+    if not hasattr(backbone, 'fuse'):
+        raise UserError(f'{type(model).__name__} has no ConvMLP to export')
+    backbone.fuse()
+    if model is backbone:
+        return Backbone(model, preprocessor, normalised).eval()
+    heads = {name: type(getattr(model, name)).__name__ for name in (
+        'bbox_head', 'roi_head', 'rpn_head', 'decode_head', 'head') if getattr(model, name, None)}
+    kinds = {('RetinaHead',): SingleStage, ('StandardRoIHead', 'RPNHead'): TwoStage}
+    if 'decode_head' in heads:
+        kind = Segmentor
+    elif list(heads) == ['head']:
+        kind = Classifier
+    else:
+        kind = kinds.get(tuple(heads.values()))
+    if kind is None:
+        raise UserError(f'{type(model).__name__} with {", ".join(heads.values())} cannot be '
+                        'exported; what can: RetinaNet, Faster and Mask R-CNN, MMSegmentation\'s '
+                        'EncoderDecoder, classifiers, and the backbone alone')
+    return kind(model, preprocessor, normalised).eval()
