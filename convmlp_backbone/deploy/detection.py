@@ -99,11 +99,14 @@ def best_boxes(boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor, cfg
     rows = torch.arange(boxes.shape[0], device=boxes.device)[:, None, None] * largest.max()
     vertical = boxes.new_tensor([0., 1., 0., 1.])
     apart = boxes + shift - shift * vertical + rows * vertical
-    candidates = valid.flatten().nonzero().squeeze(1)
-    flat = scores.flatten()[candidates]
-    kept = nms(apart.flatten(0, 1)[candidates], flat, cfg['iou_threshold'])
-    scores = torch.full_like(scores.flatten(), -1).index_put(
-        (candidates[kept],), flat[kept]).view_as(scores)
+    # PyTorch takes it that two boxes or more are kept, so two stand far from all others.
+    number = scores.numel()
+    apart = torch.cat([apart.flatten(0, 1), boxes.new_tensor([[-2, -2, -1, -1], [-4, -4, -3, -3]])])
+    flat = torch.cat([scores.flatten(), scores.new_zeros(2)])
+    valid = torch.cat([valid.flatten(), valid.new_ones(2)])
+    candidates = valid.nonzero().squeeze(1)
+    kept = candidates[nms(apart[candidates], flat[candidates], cfg['iou_threshold'])]
+    scores = torch.full_like(flat, -1).index_put((kept,), flat[kept])[:number].view_as(scores)
     scores, index = scores.topk(min(limit, scores.shape[1]), 1)
     return index, scores < 0
 

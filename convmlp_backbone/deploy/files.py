@@ -89,13 +89,18 @@ def write_onnx(program, path, facts):
 
 
 def write_openvino(program, path, facts):
-    import openvino
     onnx = path.with_suffix('.onnx')
     try:
         write_onnx(program, onnx, facts)
-        model = openvino.convert_model(onnx)
+        convert(onnx, path, facts)
     finally:
         onnx.unlink(missing_ok=True)
+
+
+def convert(onnx: Path, path: Path, facts: dict) -> None:
+    """An ONNX file as OpenVINO's IR."""
+    import openvino
+    model = openvino.convert_model(onnx)
     for key, value in facts.items():
         model.set_rt_info(json.dumps(value), ['convmlp', key])
     openvino.save_model(model, path, compress_to_fp16=False)
