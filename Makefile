@@ -27,4 +27,4 @@ lint: setup
 setup:
 	@command -v $(PYTHON) >/dev/null || { \
 	    echo 'error: no $(PYTHON) here; install Python 3.10 to 3.13'; exit 1; }
-	@$(PYTHON) tools/setup_env.py $(STACK)
+	@$(PYTHON) tools/dev/setup_env.py $(STACK)

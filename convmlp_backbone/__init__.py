@@ -1,5 +1,5 @@
 """The ConvMLP backbone for MMDetection, MMSegmentation, MMPretrain and timm."""
-from . import checkpoints, hooks  # tell MMEngine what convmlp:// and the hooks are
+from . import checkpoints, hooks, mmcv_ops  # tell MMEngine what convmlp:// and the hooks are
 from .convmlp import ConvMLP
 from .layer_decay import ConvMLPLayerDecay
 from .memory import keep_freed_memory
@@ -9,4 +9,5 @@ from .version import __version__
 __all__ = ['ConvMLP', 'ConvMLPLayerDecay', 'checkpoints', 'hooks', 'keep_freed_memory',
            '__version__']
 
+mmcv_ops.offer()
 register_with_timm()
