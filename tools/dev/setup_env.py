@@ -79,7 +79,7 @@ def steps_to(venv, stack, gpu, ops):
     python, pins = f'py{sys.version_info[0]}.{sys.version_info[1]}', read_pins()
     linked, for_gpu = (pins[section] if platform.machine() == 'x86_64' else {}
                        for section in ('cuda', 'gpu'))
-    others = {**pins['build'], **pins[stack], **pins['all']}
+    others = {**pins[stack], **pins['all']}
     mmcv = f'{MMCV[stack]}=={others.pop(MMCV[stack])}'
     device = 'cuda' if gpu else 'cpu'
 
@@ -98,7 +98,8 @@ def steps_to(venv, stack, gpu, ops):
     return [
         ('environment', digest(str(ROOT), python), lambda again: make_venv(venv)),
         *one_by_one({**pins['torch'], **linked}),
-        packages('all others', others),
+        packages('what builds the rest', pins['build']),
+        packages('the rest', others),
         from_source('mmcv', f'{mmcv}-{python}', without_operators),
         ('convmlp-backbone', digest((ROOT / 'pyproject.toml').read_text()),
          lambda again: pip(venv, '--no-deps', '--no-build-isolation', '-e', str(ROOT))),
