@@ -1,13 +1,15 @@
 """The ConvMLP backbone for MMDetection, MMSegmentation, MMPretrain and timm."""
-from . import checkpoints, hooks, mmcv_ops  # tell MMEngine what convmlp:// and the hooks are
+# amp, checkpoints and hooks tell MMEngine what they are for: --amp, convmlp:// and the hooks.
+from . import amp, checkpoints, hooks, mmcv_ops
 from .convmlp import ConvMLP
+from .cpu import fit_model_to_cpu, fit_to_cpu, keep_freed_memory
+from .fused import fuse_model
 from .layer_decay import ConvMLPLayerDecay
-from .memory import keep_freed_memory
 from .timm_hook import register_with_timm
 from .version import __version__
 
-__all__ = ['ConvMLP', 'ConvMLPLayerDecay', 'checkpoints', 'hooks', 'keep_freed_memory',
-           '__version__']
+__all__ = ['ConvMLP', 'ConvMLPLayerDecay', 'amp', 'checkpoints', 'fit_model_to_cpu', 'fit_to_cpu',
+           'fuse_model', 'hooks', 'keep_freed_memory', '__version__']
 
 mmcv_ops.offer()
 register_with_timm()

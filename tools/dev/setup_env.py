@@ -58,7 +58,7 @@ def set_up(venv, steps, state):
         return  # the set-up that this one waited for did it
     names = [name for name, *_ in left]
     print(f'Setting up {venv}, the first time in some minutes.', flush=True)
-    if 'operators' in names and not wheel(left[-1][1]):
+    if names[-1] == 'operators' and not wheel(left[-1][1]):
         check_compiler()
     if 'environment' in names:
         check_space(venv.parent, GIGABYTES + GPU_GIGABYTES * ('triton' in names))
@@ -120,8 +120,10 @@ class State:
     def left(self, steps):
         """Those of ``steps`` that are still to be taken."""
         taken = self.read()
-        done = [f'{key} {name}' == line for (name, key, _), line in zip(steps, taken)]
-        return steps[(done + [False]).index(False):]
+        for number, (name, key, _) in enumerate(steps):
+            if taken[number:number + 1] != [f'{key} {name}']:
+                return steps[number:]
+        return []
 
     def begin(self, steps):
         """Note that the last of ``steps`` is under way; returns whether it was before."""
@@ -182,8 +184,8 @@ def check_compiler():
     """Raise where mmcv's ops could not be compiled, before anything is downloaded."""
     compiler = os.environ.get('CXX', 'c++')
     if not shutil.which(compiler):
-        raise SetupError(f'no C++ compiler ({compiler}) here, which mmcv\'s operators need. Install one: '
-                         'apt install g++, dnf install gcc-c++, or set CXX; '
+        raise SetupError(f'no C++ compiler ({compiler}) here, which mmcv\'s operators need. Install '
+                         'one: apt install g++, dnf install gcc-c++, or set CXX; '
                          'or take torchvision\'s operators: OPS=0 make ...')
     if not Path(sysconfig.get_path('include'), 'Python.h').exists():
         raise SetupError('no Python.h here, which mmcv\'s operators need. Install it: '
