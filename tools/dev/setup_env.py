@@ -184,8 +184,8 @@ def check_compiler():
     """Raise where mmcv's ops could not be compiled, before anything is downloaded."""
     compiler = os.environ.get('CXX', 'c++')
     if not shutil.which(compiler):
-        raise SetupError(f'no C++ compiler ({compiler}) here, which mmcv\'s operators need. Install '
-                         'one: apt install g++, dnf install gcc-c++, or set CXX; '
+        raise SetupError(f'no C++ compiler ({compiler}) here, which mmcv\'s operators need. '
+                         'Install one: apt install g++, dnf install gcc-c++, or set CXX; '
                          'or take torchvision\'s operators: OPS=0 make ...')
     if not Path(sysconfig.get_path('include'), 'Python.h').exists():
         raise SetupError('no Python.h here, which mmcv\'s operators need. Install it: '
@@ -264,12 +264,14 @@ def pip(venv, *args, lines=(), again=False, command='install', env=None):
         done = subprocess.run(program, text=True, errors='replace', stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, env=env)
     if done.returncode:
-        said = [line for line in done.stdout.splitlines() if line.lower().startswith('error')]
-        reason = ' '.join((said or done.stdout.splitlines()[-1:] or [' '.join(args)])[0].split())
+        said = done.stdout.splitlines()
+        first = next((n for n, line in enumerate(said) if line.lower().startswith('error')), -1)
+        reason = ' '.join(' '.join(said[first:]).split())[:300]
         advice = ('Free some of it.' if 'No space left' in reason else
+                  'The index has another file than was tested.' if 'hash' in reason.lower() else
                   'Is there a network, or a package index in reach?' +
                   ' uv does not read pip\'s settings; UV=0 takes pip.' * bool(uv))
-        raise SetupError(f'{"uv " * bool(uv)}pip {command} failed: {reason[:300]}. {advice} '
+        raise SetupError(f'{"uv " * bool(uv)}pip {command} failed: {reason}. {advice} '
                          'The next call goes on from here')
 
 
