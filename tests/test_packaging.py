@@ -1,11 +1,15 @@
 """The wheel: what it asks for, what it carries, and that the tools work from it."""
 import email
+import re
 import subprocess
 import sys
 import zipfile
 
 import pytest
+import yaml
 from conftest import ROOT
+
+from convmlp_backbone.version import __version__
 
 
 @pytest.fixture(scope='module')
@@ -22,6 +26,12 @@ def wheel(tmp_path_factory):
                     '--no-build-isolation', '-w', folder, folder / 'source'], check=True)
     path, = folder.glob('*.whl')
     return path
+
+
+def test_one_version():
+    citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
+    newest = re.search(r'^## \[(.*?)\]', (ROOT / 'CHANGELOG.md').read_text(), re.M).group(1)
+    assert __version__ == citation['version'] == newest
 
 
 def test_installs_nothing_over_an_mm_stack(wheel):
