@@ -10,13 +10,13 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 .PHONY: demo demo-maskrcnn demo-fpn test lint setup
 
 demo: setup
-	@python tools/demo.py configs/retinanet_convmlp_s_fpn_coins.py
+	@python tools/datasets/demo.py retinanet_convmlp_s_fpn_coins
 
 demo-maskrcnn: setup
-	@python tools/demo.py configs/maskrcnn_convmlp_s_fpn_coins.py
+	@python tools/datasets/demo.py maskrcnn_convmlp_s_fpn_coins
 
 demo-fpn: setup
-	@python tools/demo.py configs/fpn_convmlp_s_coins.py
+	@python tools/datasets/demo.py fpn_convmlp_s_coins
 
 test: setup
 	python -m pytest
@@ -27,4 +27,4 @@ lint: setup
 setup:
 	@command -v $(PYTHON) >/dev/null || { \
 	    echo 'error: no $(PYTHON) here; install Python 3.10 to 3.13'; exit 1; }
-	@$(PYTHON) tools/setup_env.py $(STACK)
+	@$(PYTHON) tools/dev/setup_env.py $(STACK)

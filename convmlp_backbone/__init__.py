@@ -1,12 +1,13 @@
 """The ConvMLP backbone for MMDetection, MMSegmentation, MMPretrain and timm."""
 from . import checkpoints, hooks  # tell MMEngine what convmlp:// and the hooks are
 from .convmlp import ConvMLP
+from .cpu import fit_model_to_cpu, fit_to_cpu, keep_freed_memory
+from .fused import fuse_model
 from .layer_decay import ConvMLPLayerDecay
-from .memory import keep_freed_memory
 from .timm_hook import register_with_timm
 from .version import __version__
 
-__all__ = ['ConvMLP', 'ConvMLPLayerDecay', 'checkpoints', 'hooks', 'keep_freed_memory',
-           '__version__']
+__all__ = ['ConvMLP', 'ConvMLPLayerDecay', 'checkpoints', 'fit_model_to_cpu', 'fit_to_cpu',
+           'fuse_model', 'hooks', 'keep_freed_memory', '__version__']
 
 register_with_timm()

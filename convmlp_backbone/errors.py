@@ -2,6 +2,10 @@
 
 The commands print them as such and end with status 1; everything else is a traceback.
 """
+import errno
+import os
+import sys
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -18,3 +22,19 @@ class DownloadError(UserError, OSError):
 
 class TrainingStopped(UserError, RuntimeError):
     """Training cannot go on."""
+
+
+@contextmanager
+def one_line_errors():
+    """End the program with one line instead of a traceback where the user can mend the cause."""
+    try:
+        yield
+    except UserError as error:
+        sys.exit(f'error: {error}')
+    except OSError as error:
+        if isinstance(error.filename, (str, bytes)):
+            sys.exit(f'error: {os.fsdecode(error.filename)}: {error.strerror}')
+        # MMEngine's has a text only; of a full disk nobody tells the name.
+        if isinstance(error, FileNotFoundError) or error.errno in (errno.ENOSPC, errno.EDQUOT):
+            sys.exit(f'error: {str(error).splitlines()[-1]}')
+        raise

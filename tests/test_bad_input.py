@@ -5,7 +5,6 @@ import os
 import subprocess
 from argparse import Namespace
 
-import common
 import numpy as np
 import pytest
 import torch
@@ -20,6 +19,9 @@ from convmlp_backbone import ConvMLP
 from convmlp_backbone.checkpoints import CheckpointError, load, load_backbone
 from convmlp_backbone.checks.files import coco_problems, image_problems
 from convmlp_backbone.checks.model import check_model
+from convmlp_backbone.commands.models import load_config
+from convmlp_backbone.config import read_config
+from convmlp_backbone.errors import UserError
 from convmlp_backbone.hooks import AtomicBackend
 
 TINY = dict(channels=8, conv_blocks=1, dims=(8, 8, 8), mlp_blocks=(1, 1, 1), mlp_ratio=2)
@@ -203,8 +205,8 @@ CONFIGS = dict(
 @pytest.mark.parametrize('name', CONFIGS)
 def test_config(name, restore_loaders):
     options, words = CONFIGS[name]
-    with pytest.raises(common.UserError) as error:
-        common.load_config(arguments(options), [])
+    with pytest.raises(UserError) as error:
+        load_config(arguments(options), [])
     assert words in str(error.value) and '\n' not in str(error.value)
     assert 'model.' in str(error.value) or words == '--cfg-options'
 
@@ -214,8 +216,8 @@ def test_config(name, restore_loaders):
     ('x = 1 / 0', 'ZeroDivisionError')])
 def test_config_file(text, words, tmp_path):
     (tmp_path / 'x.py').write_text(text)
-    with pytest.raises(common.UserError, match=words) as error:
-        common.read_config(str(tmp_path / 'x.py'))
+    with pytest.raises(UserError, match=words) as error:
+        read_config(str(tmp_path / 'x.py'))
     assert '\n' not in str(error.value)
 
 
@@ -232,8 +234,8 @@ def test_shipped_configs_pass(path):
     (dict(config=''), 'no config'),
     (dict(data_root='/nowhere'), 'the train data set is not there: /nowhere')])
 def test_command_line(changes, words, restore_loaders):
-    with pytest.raises(common.UserError, match=words):
-        common.load_config(arguments(**changes), ['train'])
+    with pytest.raises(UserError, match=words):
+        load_config(arguments(**changes), ['train'])
 
 
 @pytest.mark.parametrize('arguments, words', [

@@ -7,12 +7,17 @@ from conftest import ROOT
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+from convmlp_cli import make_parser
+
 PAGES = {page.name: page.read_text() for page in [*ROOT.glob('*.md'), *ROOT.glob('docs/*.md')]}
 FENCED = re.compile(r'```(\w*)\n(.*?)```', re.S)
+LINES = [line.strip() for text in PAGES.values() for block in re.findall(
+    r'```\w*\n(.*?)```|^((?: {4}.*\n)+)', text, re.S | re.M)
+    for line in ''.join(block).replace('\\\n', ' ').splitlines()]
+COMMANDS = [line.partition('#')[0] for line in LINES if line.startswith('convmlp ')]
 SHORT = [line for text in PAGES.values() for kind, block in FENCED.findall(text)
          if kind == 'bash' for line in block.splitlines()
-         if re.match(r'python tools/(get_flops|visualize|grad_cam|plot_results.py published)',
-                     line)]
+         if re.match(r'(convmlp |python tools/dev/)(get_flops|visualize|grad_cam|plot_p)', line)]
 
 
 def snippet(page, word):
@@ -32,7 +37,7 @@ def test_links_and_files(name):
         headings = re.findall(r'^#+ (.*)$', (folder / path).read_text(), re.M) if section else []
         assert not section or section in {
             re.sub(r'[^\w -]', '', h).lower().replace(' ', '-') for h in headings}, link
-    for path in re.findall(r'\b((?:tools|configs|convmlp_backbone)/\w+\.\w+)', PAGES[name]):
+    for path in re.findall(r'\b((?:tools|configs|convmlp_backbone)/[\w/]+\.\w+)', PAGES[name]):
         assert (ROOT / path).exists(), path
 
 
@@ -47,11 +52,17 @@ def test_every_page_is_a_question_and_found_from_the_readme():
 def test_commands(command, call_tool, tmp_path):
     (tmp_path / 'docs').symlink_to(ROOT / 'docs')
     tool, *args = shlex.split(command)[1:]
-    assert not call_tool(tool.removeprefix('tools/'), *args).startswith('error')
+    assert not call_tool(tool.removeprefix('tools/'), *args).startswith('error: ')
+
+
+@pytest.mark.parametrize('line', COMMANDS)
+def test_commands_have_these_options(line):
+    _, name, *args = shlex.split(line)
+    make_parser(name).parse_args([name, *args])
 
 
 def test_there_are_commands():
-    assert len(SHORT) >= 5
+    assert len(SHORT) >= 5 and len(COMMANDS) >= 15
 
 
 @pytest.mark.parametrize('page, word', [('own_project.md', 'create_model'),

@@ -2,16 +2,15 @@
 import copy
 import pickle
 
-import export
 import pytest
 import torch
-from any_model import build_model
-from common import fuse_model
 from golden_outputs import relative_error
 from reference_model import ReferenceConvMLP, random_statistics
 
-from convmlp_backbone import ConvMLP, convmlp, fused
+from convmlp_backbone import ConvMLP, convmlp, fuse_model, fused
 from convmlp_backbone.archs import ARCHS
+from convmlp_backbone.commands import export
+from convmlp_backbone.commands.models import build_model
 
 TINY = dict(channels=16, conv_blocks=1, dims=(16, 24, 32), mlp_blocks=(1, 2, 1), mlp_ratio=2)
 PURE_MLP = dict(TINY, conv_blocks=0, conv_downsample=False, depthwise=False)
@@ -157,9 +156,9 @@ def test_export(suffix, tmp_path):
 
 
 def test_export_of_a_segmentor(call_tool, tmp_path):
-    out = call_tool('export.py', 'fpn_convmlp_s_coins', tmp_path / 'model.onnx')
+    out = call_tool('export', 'fpn_convmlp_s_coins', tmp_path / 'model.onnx')
     assert 'any batch' in out and (tmp_path / 'model.onnx').stat().st_size > 1e6
-    assert 'exists already' in call_tool('export.py', 's', tmp_path / 'model.onnx')
+    assert 'exists already' in call_tool('export', 's', tmp_path / 'model.onnx')
     assert 'RetinaNet' in call_tool(
-        'export.py', 'retinanet_convmlp_s_fpn_1x_coco', tmp_path / 'other.onnx')
+        'export', 'retinanet_convmlp_s_fpn_1x_coco', tmp_path / 'other.onnx')
     assert not list(tmp_path.glob('*unfinished*'))

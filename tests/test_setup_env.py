@@ -13,8 +13,8 @@ from conftest import ROOT
 def set_up(tmp_path):
     """Run the set-up of a bare clone with an empty cache, with changes to the environment."""
     clone = tmp_path / 'clone'
-    (clone / 'tools').mkdir(parents=True)
-    shutil.copy(ROOT / 'tools/setup_env.py', clone / 'tools')
+    (clone / 'tools/dev').mkdir(parents=True)
+    shutil.copy(ROOT / 'tools/dev/setup_env.py', clone / 'tools/dev')
     for name in ('constraints.txt', 'pyproject.toml', 'Makefile'):
         shutil.copy(ROOT / name, clone)
 
@@ -22,7 +22,7 @@ def set_up(tmp_path):
         command = command or (sys.executable, '-c', f"""
 import runpy, shutil, types
 shutil.disk_usage = lambda path: types.SimpleNamespace(free={free})
-runpy.run_path('tools/setup_env.py', run_name='__main__')""")
+runpy.run_path('tools/dev/setup_env.py', run_name='__main__')""")
         return clone, subprocess.run(
             command, cwd=clone, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             env={**os.environ, 'XDG_CACHE_HOME': str(tmp_path / 'cache'), **env})
@@ -89,7 +89,7 @@ def test_state_changes_with_the_pins(tmp_path, monkeypatch):
 
 
 def test_a_second_set_up_waits_for_the_first(tmp_path):
-    program = f'import sys; sys.path.insert(0, {str(ROOT / "tools")!r}); import setup_env\n' \
+    program = f'import sys; sys.path.insert(0, {str(ROOT / "tools/dev")!r}); import setup_env\n' \
               f'with setup_env.lock({str(tmp_path / "lock")!r}): print("in")'
     with setup_env.lock(tmp_path / 'lock'):
         second = subprocess.Popen([sys.executable, '-c', program], text=True,

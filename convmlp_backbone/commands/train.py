@@ -1,0 +1,46 @@
+"""Train a detector, segmentor or classifier.
+
+  convmlp train retinanet_convmlp_s_fpn_1x_coco --data-root data/coco
+
+Goes on with an interrupted training with --resume. On several GPUs: tools/dist_train.sh,
+tools/slurm_train.sh.
+"""
+from mmengine.device import get_device
+from mmengine.runner import Runner
+
+from ..checkpoints import load
+from ..errors import UserError
+from . import options
+from .models import building, check_checkpoint, load_config
+
+
+def add_arguments(parser):
+    options.add(parser, 'config', '--amp', *options.JOB)
+    parser.add_argument('--auto-scale-lr', action='store_true',
+                        help='scale the learning rate to the total batch size')
+    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+                        help='go on from this checkpoint, or from the latest of the work dir')
+
+
+def run(args):
+    cfg = load_config(args, splits=['train', 'val'])
+    if args.amp:
+        if get_device() == 'cpu':
+            raise UserError('--amp needs a GPU, and there is none; leave it out')
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise UserError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
+        cfg.auto_scale_lr.enable = True
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if cfg.get('load_from'):
+        check_checkpoint(cfg.load_from)
+        if cfg.resume and 'message_hub' not in load(cfg.load_from):
+            raise UserError(f'{cfg.load_from} tells nothing of a training run to resume; to start '
+                            f'from its weights: --cfg-options load_from={cfg.load_from}')
+    with building(args.config):
+        runner = Runner.from_cfg(cfg)
+    runner.train()

@@ -1,0 +1,108 @@
+import json
+
+import checkpoint_files as files
+import numpy as np
+import pytest
+from checkpoint_files import saved
+from PIL import Image
+
+from convmlp_backbone.checkpoints import enable_safe_loading
+
+SMALL = ['test_dataloader.dataset.pipeline.1.scale_factor=0.5']
+
+
+@pytest.mark.parametrize('model', ['retinanet', 'maskrcnn'])
+def test_detector(model, coins, call_tool, tmp_path):
+    pytest.importorskip('mmdet')
+    from pycocotools.coco import COCO
+    path = saved('x.pth', files.downstream(model, classes=('coin',)))
+    config = f'{model}_convmlp_s_fpn_coins'
+    photo, annotations = coins / 'val/00.png', coins / 'annotations/instances_val.json'
+    threshold = 'model.test_cfg.' + ('rcnn.' if model == 'maskrcnn' else '') + 'score_thr=0'
+    output = call_tool('predict', config, path, photo, '--out-dir', 'out',
+                       '--ann-file', annotations, '--cfg-options', *SMALL, threshold)
+    assert '1 images' in output
+    with Image.open('out/vis/00.png') as drawn, Image.open(photo) as image:
+        assert drawn.size == image.size
+        width, height = image.size
+    with open('out/predictions.json') as file:
+        results = json.load(file)
+    assert {(r['image_id'], r['category_id'], r['file_name'], r['category_name'])
+            for r in results} == {(0, 1, '00.png', 'coin')}
+    for x, y, w, h in (r['bbox'] for r in results):
+        assert x >= 0 and y >= 0 and w >= 0 and h >= 0
+        assert x + w <= width + 0.1 and y + h <= height + 0.1
+    loaded = COCO(annotations).loadRes('out/predictions.json')
+    if model == 'maskrcnn':
+        assert loaded.annToMask(loaded.anns[1]).shape == (height, width)
+    else:
+        assert all('segmentation' not in r for r in results)
+
+
+def test_segmentor(coins, call_tool, tmp_path):
+    pytest.importorskip('mmseg')
+    path = saved('x.pth', files.downstream('sem_fpn', classes=('table', 'drachma')))
+    output = call_tool('predict', 'fpn_convmlp_s_coins', path, coins / 'val', '--out-dir', 'out')
+    assert '1 images' in output
+    with Image.open('out/vis/00.png') as drawn, Image.open('out/pred/00.png') as index:
+        assert drawn.size == index.size
+        assert set(np.unique(index)) <= {0, 1}
+    with open('out/predictions.json') as file:
+        assert json.load(file) == dict(
+            classes=['table', 'drachma'],  # the file's, not the config's
+            images=[dict(file_name='00.png', segmentation='pred/00.png')])
+    call_tool('predict', 'fpn_convmlp_s_coins', path, coins / 'val', '--out-dir', 'fused',
+              '--fuse')
+    with Image.open('out/pred/00.png') as plain, Image.open('fused/pred/00.png') as fused:
+        assert (np.asarray(plain) == np.asarray(fused)).mean() > 0.999
+
+
+@pytest.mark.parametrize('toolbox, inferencer, model, config', [
+    ('mmdet', 'DetInferencer', 'retinanet', 'retinanet_convmlp_s_fpn_1x_coco'),
+    ('mmseg', 'MMSegInferencer', 'sem_fpn', 'fpn_convmlp_s_512x512_40k_ade20k')])
+def test_inferencers_know_the_classes(
+        toolbox, inferencer, model, config, tmp_path, pytestconfig, restore_loaders):
+    apis = pytest.importorskip(f'{toolbox}.apis')
+    enable_safe_loading()
+    classes = tuple(f'class {i}' for i in range(80 if toolbox == 'mmdet' else 150))
+    path = saved(tmp_path / 'x.pth', files.downstream(model, classes=classes))
+    model = getattr(apis, inferencer)(
+        str(pytestconfig.rootpath / f'configs/{config}.py'), str(path), device='cpu').model
+    assert model.dataset_meta['classes'] == classes
+    weights = files.downstream(model='retinanet' if toolbox == 'mmdet' else 'sem_fpn',
+                               classes=classes)['state_dict']
+    assert all(v.equal(weights[name]) for name, v in model.state_dict().items())
+
+
+def test_class_names_of_the_config_where_the_file_has_none(call_tool, pytestconfig):
+    pytest.importorskip('mmseg')
+    from mmengine.config import Config
+
+    from convmlp_backbone.commands.predict import build_inferencer
+    path = saved('x.pth', files.downstream('sem_fpn', classes=('a', 'b'))['state_dict'])
+    cfg = Config.fromfile(pytestconfig.rootpath / 'configs/fpn_convmlp_s_coins.py')
+    names = build_inferencer(cfg, path).model.dataset_meta
+    assert list(names['classes']) == ['background', 'coin']
+
+
+@pytest.mark.parametrize('images, words', [
+    (['a/x.png', 'b/x.png'], ['2 images called x']), (['empty'], ['no images in empty']),
+    (['nowhere.png'], ['no image or folder nowhere.png'])])
+def test_wrong_images(images, words, call_tool, tmp_path):
+    for name in ('a', 'b', 'empty'):
+        (tmp_path / name).mkdir()
+    for name in ('a/x.png', 'b/x.png', 'empty/notes.txt'):
+        (tmp_path / name).write_text('')
+    error = call_tool('predict', 'retinanet_convmlp_s_fpn_coins', 'x.pth', *images,
+                      '--out-dir', 'out')
+    assert all(word in error for word in words)
+
+
+def test_file_that_is_no_image_is_named_and_left_out(coins, call_tool, tmp_path):
+    pytest.importorskip('mmseg')
+    path = saved('x.pth', files.downstream('sem_fpn', classes=('a', 'b')))
+    (tmp_path / 'broken.jpg').write_text('no image')
+    error = call_tool('predict', 'fpn_convmlp_s_coins', path, 'broken.jpg', coins / 'val/00.png',
+                      '--out-dir', 'out')
+    assert 'left out 1' in error and 'broken.jpg' in error
+    assert (tmp_path / 'out/pred/00.png').is_file()
