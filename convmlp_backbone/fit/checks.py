@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from . import plausible
-from .found import Found, files_below, some, split_of
+from .found import Found, some, split_of
 from .survey import Look
 
 COPIES = 0.02  # of the validation images that may be in the training set, too
@@ -127,7 +127,8 @@ def _map_sizes(found, looks):
             found.errors.append(f'{len(wrong)} of {len(part)} {split} masks have another size than '
                                 f'their images, such as {mask}: {size[0]}x{size[1]}, the image '
                                 f'{wanted[0]}x{wanted[1]}'
-                                + (': width and height are swapped' if size[::-1] == wanted else ''))
+                                + (': width and height are swapped'
+                                   if size[::-1] == wanted else ''))
 
 
 def _boxes(found, looks):

@@ -28,8 +28,8 @@ def read(root: Path) -> Found | None:
         found.errors.append(f'{by_split["train"]}/ has no images in folders of classes')
     for split, part in parts.items():
         if more := sorted({name for _, name in part} - set(names)):
-            found.errors.append(f'{by_split[split]}/ has images of {some(more)}, which the training '
-                                f'images have not ({some(names, 8)})')
+            found.errors.append(f'{by_split[split]}/ has images of {some(more)}, which the '
+                                f'training images have not ({some(names, 8)})')
         if lacking := sorted(set(names) - {name for _, name in part}):
             found.notes.append(f'{by_split[split]}/ has no images of {some(lacking)}')
         found.splits[split] = [(image, names.index(name)) for image, name in part if name in names]

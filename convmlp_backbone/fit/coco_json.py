@@ -1,7 +1,7 @@
 """COCO annotation files as the usual programs lay them out.
 
-``annotations/instances_train.json`` beside ``train/`` (COCO, CVAT), ``train/_annotations.coco.json``
-among the images (Roboflow), one file for all (Label Studio, labelme2coco).
+``annotations/instances_train.json`` beside ``train/`` (COCO, CVAT),
+``train/_annotations.coco.json`` among the images (Roboflow), one file for all (labelme2coco).
 """
 import json
 from collections import Counter
@@ -67,7 +67,7 @@ def choose(files: dict[str, dict]) -> dict[str, tuple[str, dict]]:
     for name, coco in files.items():
         if any('bbox' in a or 'segmentation' in a for a in coco['annotations'][:100]) \
                 or not coco['annotations']:
-            by_split.setdefault(split_of(name), []).append(name)
+            by_split.setdefault(split_of(name, by_name=True), []).append(name)
     if len(by_split) > 1:
         by_split.pop('all', None)
     chosen = {}
@@ -153,7 +153,7 @@ def locate(names: list[str], file: str, split: str, images: list[str]) -> list[s
 
     def rank(folder):
         hits = sum(f'{folder}/{name}'.lstrip('/') in there for name in names[:1000])
-        return hits, split_of(folder) == split, folder == Path(file).parent.as_posix(), -len(folder)
+        return hits, split_of(f'{folder}/x') == split, folder == Path(file).parent.as_posix(), -len(folder)
 
     folder = max(sorted(folders), key=rank)
     by_name: dict[str, list[str]] = {}

@@ -59,10 +59,13 @@ def files_below(root: Path, suffixes: Iterable[str]) -> list[str]:
     return sorted(Path(path).relative_to(root).as_posix() for path in found)
 
 
-def split_of(path: str) -> str:
-    """The split that the folders of a path name, the innermost first, or else the file's name;
-    ``'all'`` if none does."""
-    for part in (Path(path).parent.as_posix(), Path(path).name):
+def split_of(path: str, by_name: bool = False) -> str:
+    """The split that the folders of a path name, the innermost first; ``'all'`` if none does.
+
+    Args:
+        by_name: The file's own name counts, too. An image's does not: ``train_station.jpg``.
+    """
+    for part in (Path(path).parent.as_posix(), Path(path).name if by_name else ''):
         for word in reversed(re.findall(r'[a-z]+', part.lower())):
             if word in SPLITS:
                 return SPLITS[word]

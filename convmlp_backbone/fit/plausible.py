@@ -49,10 +49,10 @@ def shift(root: Path, coco: dict) -> tuple[float, float] | None:
     for name, part in chosen.items():
         pixels = open_image(root / name, 'L')
         total = np.pad(pixels.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-        spread = pixels.std() + 1
         for a in part:
             x, y, w, h = a['bbox']
-            rows.append([contrast(total, x + dx, y + dy, w, h) / spread for dx, dy in moves])
+            box = np.array([x, y, x + w, y + h]) + np.tile(moves, 2)
+            rows.append(contrast(total, box) / (pixels.std() + 1))
     contrasts = np.array(rows)
     mean = np.nanmean(contrasts, 0)
     best, centre = int(np.nanargmax(mean)), len(moves) // 2
@@ -64,29 +64,28 @@ def shift(root: Path, coco: dict) -> tuple[float, float] | None:
     return moves[best]
 
 
-def contrast(total: np.ndarray, x: float, y: float, w: float, h: float) -> float:
-    """How much the mean in a box differs from that of a frame round it as large as the box.
+def contrast(total: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """How much the mean in a box differs from that of a frame round it, (N, ).
 
     Args:
         total: (H + 1, W + 1), sums of the pixels above and to the left.
+        boxes: (N, 4), x1, y1, x2, y2.
     """
-    margin = 0.2 * min(w, h)
-    inner = region(total, x, y, x + w, y + h)
-    outer = region(total, x - margin, y - margin, x + w + margin, y + h + margin)
-    if inner is None or outer is None or outer[1] <= inner[1] or inner[1] < 0.5 * w * h:
-        return np.nan
-    ring = (outer[0] - inner[0]) / (outer[1] - inner[1])
-    return abs(inner[0] / inner[1] - ring)
+    size = boxes[:, 2:] - boxes[:, :2]
+    margin = 0.2 * size.min(1, keepdims=True) * [-1, -1, 1, 1]
+    inner, pixels = region(total, boxes)
+    outer, more = region(total, boxes + margin)
+    with np.errstate(invalid='ignore', divide='ignore'):
+        found = np.abs(inner / pixels - (outer - inner) / (more - pixels))
+    return np.where((more > pixels) & (pixels > 0.5 * size.prod(1)), found, np.nan)
 
 
-def region(total: np.ndarray, x1: float, y1: float, x2: float, y2: float):
-    """Sum and number of the pixels in a box, as far as it is in the image."""
+def region(total: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and number of the pixels in boxes, as far as they are in the image."""
     height, width = total.shape[0] - 1, total.shape[1] - 1
-    x1, x2 = (int(np.clip(round(v), 0, width)) for v in (x1, x2))
-    y1, y2 = (int(np.clip(round(v), 0, height)) for v in (y1, y2))
-    if x2 <= x1 or y2 <= y1:
-        return None
-    return total[y2, x2] - total[y1, x2] - total[y2, x1] + total[y1, x1], (x2 - x1) * (y2 - y1)
+    x1, y1, x2, y2 = np.clip(boxes.round(), 0, [width, height] * 2).astype(int).T
+    return (total[y2, x2] - total[y1, x2] - total[y2, x1] + total[y1, x1],
+            ((x2 - x1) * (y2 - y1)).astype(float))
 
 
 def box_features(root: Path, coco: dict) -> tuple[np.ndarray, np.ndarray]:
