@@ -1,5 +1,5 @@
 """The ConvMLP backbone for MMDetection, MMSegmentation, MMPretrain and timm."""
-from . import checkpoints, hooks  # tell MMEngine what convmlp:// and the hooks are
+from . import amp, checkpoints, hooks  # tell MMEngine what convmlp:// and the hooks are
 from .convmlp import ConvMLP
 from .cpu import fit_model_to_cpu, fit_to_cpu, keep_freed_memory
 from .fused import fuse_model
@@ -7,7 +7,7 @@ from .layer_decay import ConvMLPLayerDecay
 from .timm_hook import register_with_timm
 from .version import __version__
 
-__all__ = ['ConvMLP', 'ConvMLPLayerDecay', 'checkpoints', 'fit_model_to_cpu', 'fit_to_cpu',
+__all__ = ['ConvMLP', 'ConvMLPLayerDecay', 'amp', 'checkpoints', 'fit_model_to_cpu', 'fit_to_cpu',
            'fuse_model', 'hooks', 'keep_freed_memory', '__version__']
 
 register_with_timm()

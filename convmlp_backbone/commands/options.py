@@ -1,6 +1,8 @@
 """The options that commands share, each described once."""
 from mmengine.config import DictAction
 
+from ..amp import CHOICES
+
 FILE = dict(bash='_shtab_compgen_files', zsh='_files', tcsh='f')  # what a shell completes
 FOLDER = dict(bash='_shtab_compgen_dirs', zsh='_files -/', tcsh='d')
 
@@ -9,7 +11,8 @@ OPTIONS = {
     'checkpoint': dict(help='path, URL or convmlp://NAME', complete=FILE),
     'image': dict(help='a photo', complete=FILE),
     'models': dict(nargs='+', metavar='MODEL[=CHECKPOINT]', help='see above', complete=FILE),
-    '--amp': dict(action='store_true', help='automatic mixed precision (GPU)'),
+    '--amp': dict(nargs='?', const='on', choices=CHOICES, help='mixed precision: bf16, fp16, the '
+                  'one that suits this machine (--amp alone), or that, if any (auto)'),
     '--cfg-options': dict(nargs='+', action=DictAction, metavar='KEY=VALUE', help='change entries '
                           'of the config, such as train_cfg.max_epochs=24'),
     '--data-root': dict(metavar='DIR', help='folder of the data set, instead of the config\'s',

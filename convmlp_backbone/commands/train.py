@@ -8,6 +8,7 @@ tools/slurm_train.sh.
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
+from ..amp import use_mixed_precision
 from ..checkpoints import load
 from ..errors import UserError
 from . import options
@@ -25,10 +26,7 @@ def add_arguments(parser):
 def run(args):
     cfg = load_config(args, splits=['train', 'val'])
     if args.amp:
-        if get_device() == 'cpu':
-            raise UserError('--amp needs a GPU, and there is none; leave it out')
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+        print(f'--amp: {use_mixed_precision(cfg, args.amp, get_device())}', flush=True)
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise UserError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')

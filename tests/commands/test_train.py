@@ -62,7 +62,7 @@ def test_two_processes_resume_and_test(run_tool, coins, tmp_path):
 @pytest.mark.parametrize('tool, arguments, expected', [
     ('train.py', ['no_such_config.py'], 'no config no_such_config.py'),
     ('train.py', ['retinanet_convmlp_s_fpn_1x_coco'], 'the train data set is not there'),
-    ('train.py', ['retinanet_convmlp_s_fpn_coins', '--amp'], '--amp needs a GPU'),
+    ('train.py', ['retinanet_convmlp_s_fpn_coins', '--amp', 'fp16'], '--amp fp16: slower'),
     ('train.py', ['retinanet_convmlp_s_fpn_coins', '--resume', 'no.pth'], 'no.pth'),
     ('test.py', ['retinanet_convmlp_s_fpn_coins', 'no.pth'], 'no.pth'),
 ], ids=lambda value: value if isinstance(value, str) and ' ' in value else '')

@@ -91,7 +91,7 @@ def main():
     cfg = read_config(args.config)
     make(Path(cfg.data_root))
     print(f'Training {args.config}, some minutes without a GPU ...', flush=True)
-    run('train', args.config, *options)
+    run('train', args.config, '--amp', 'auto', *options)
     out = work_dir / 'predictions.pkl'
     run('test', args.config, find_latest_checkpoint(work_dir), '--out', out, *options)
     metrics = json.loads(max(work_dir.glob('*/2*.json')).read_text())
