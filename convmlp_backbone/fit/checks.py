@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from . import plausible
+from .coco_json import box_of
 from .found import Found, some, split_of
 from .survey import Look
 
@@ -24,9 +25,10 @@ def check(found: Found, looks: dict[str, Look]):
         [_map_sizes] if found.task == 'semantic' else [])
     for one in checks:
         one(found, looks)
-    if not found.errors:  # of sound labels only can one ask whether they suit the pixels
-        _positions(found)
-        _exchanged(found)
+    # Of sound labels only can one ask whether they suit the pixels.
+    for one in (_positions, _reach, _exchanged):
+        if not found.errors:
+            one(found)
 
 
 def empty_split(root: Path, found: Found) -> list[str]:
@@ -106,11 +108,13 @@ def _sizes(found, looks):
         if not wrong:
             continue
         image, (width, height) = wrong[0]
+        said = f'{image["width"]}x{image["height"]}'
         swapped = all((i['height'], i['width']) == size for i, size in wrong)
+        for one, size in wrong:
+            one['width'], one['height'] = size
         found.errors.append(
             f'{len(wrong)} of {len(part["images"])} {split} images have another size than the '
-            f'labels say, such as {image["file_name"]}: {width}x{height}, not '
-            f'{image["width"]}x{image["height"]}' + (
+            f'labels say, such as {image["file_name"]}: {width}x{height}, not {said}' + (
                 ': width and height are swapped' if swapped else ': are the labels of other, or '
                 'of resized images?'))
 
@@ -131,15 +135,19 @@ def _map_sizes(found, looks):
                                    if size[::-1] == wanted else ''))
 
 
+def _frames(part: dict) -> tuple[np.ndarray, np.ndarray]:
+    """All boxes, (N, 4), and the width and height of their images, (N, 2)."""
+    sizes = {i['id']: (i['width'] or 0, i['height'] or 0) for i in part['images']}
+    return (np.array([a['bbox'] for a in part['annotations']], float).reshape(-1, 4),
+            np.array([sizes[a['image_id']] for a in part['annotations']], float).reshape(-1, 2))
+
+
 def _boxes(found, looks):
     for split, part in found.splits.items():
-        sizes = {i['id']: (i['width'] or 0, i['height'] or 0) for i in part['images']}
-        boxes = np.array([a['bbox'] for a in part['annotations']], float).reshape(-1, 4)
-        frames = np.array([sizes[a['image_id']] for a in part['annotations']],
-                          float).reshape(-1, 2)
+        boxes, frames = _frames(part)
         if not len(boxes):
             continue
-        low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+        low = boxes[:, :2]
         flat = (boxes[:, 2:] <= 0).any(1)
         if flat.mean() > 0.02:
             found.errors.append(f'{flat.sum()} of {len(boxes)} {split} boxes have no area')
@@ -150,39 +158,51 @@ def _boxes(found, looks):
                                 'the image, pixels are expected; multiply x and width by the '
                                 'width of the image, y and height by its height')
             continue
-        outside = ((low < -2) | (high > frames + 2)).any(1)
-        if outside.mean() > 0.05:
-            as_corners = (boxes[:, 2:] > low).all() and (boxes[:, 2:] <= frames + 2).all()
+        if (_outside(boxes, frames).mean() > 0.05 and (boxes[:, 2:] > low).all()
+                and (boxes[:, 2:] <= frames + 2).all()):
+            found.errors.append(f'the {split} boxes seem to be x1, y1, x2, y2: so they are in '
+                                'their images; write x1, y1, x2 - x1, y2 - y1')
+
+
+def _outside(boxes: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """Which boxes (N, 4) reach out of images of the sizes (N, 2)."""
+    return ((boxes[:, :2] < -2) | (boxes[:, :2] + boxes[:, 2:] > frames + 2)).any(1)
+
+
+def _reach(found):
+    for split, part in found.splits.items() if found.task in ('boxes', 'masks') else ():
+        boxes, frames = _frames(part)
+        outside = _outside(boxes, frames)
+        if len(boxes) and outside.mean() > 0.05:
+            most = ((boxes[:, :2] + boxes[:, 2:]) / np.maximum(frames, 1)).max()
             found.errors.append(
-                f'{outside.sum()} of {len(boxes)} {split} boxes reach out of their images'
-                + (': they seem to be x1, y1, x2, y2; write x1, y1, x2 - x1, y2 - y1'
-                   if as_corners else f', up to {(high / np.maximum(frames, 1)).max():.1f} times '
-                   'their size: are they shifted, or of other or resized images?'))
+                f'{outside.sum()} of {len(boxes)} {split} boxes reach out of their images, up to '
+                f'{most:.1f} times their size: are they of other, or of resized images?')
 
 
 def _positions(found):
-    """Boxes against masks, where there are both, and against the pixels."""
-    if found.task not in ('boxes', 'masks'):
-        return
-    from .coco_json import box_of
-    for split in ('train', 'val'):
-        part = found.splits[split]
-        off = []
-        for a in part['annotations'][:2000]:
-            box = None if a['iscrowd'] else box_of_mask(a.get('segmentation')) or box_of(
-                a.get('segmentation'))
-            if box is not None:
-                off.append((np.array(box) - a['bbox'])[:2] if max(np.abs(np.array(box) - a['bbox'])
-                           - 0.1 * max(box[2:])) > 2 else np.zeros(2))
-        off = np.array(off).reshape(-1, 2)
-        moved = off.any(1)
-        if len(off) and moved.mean() > 0.05:
-            x, y = np.median(off[moved], 0)
-            found.errors.append(f'{moved.sum()} of {len(off)} {split} boxes do not lie round their '
-                                f'masks: the masks are {x:+.0f}, {y:+.0f} pixels from the boxes')
-        elif move := plausible.shift(found.root, part):
-            found.errors.append(f'the {split} boxes seem to be shifted: the objects are about '
-                                f'{move[0]:+.0f}, {move[1]:+.0f} pixels (right, down) from them')
+    for split in ('train', 'val') if found.task in ('boxes', 'masks') else ():
+        _misplaced(found, split)
+
+
+def _misplaced(found, split):
+    """Boxes that lie beside their masks, or beside the objects that the pixels show."""
+    off = []
+    for a in found.splits[split]['annotations'][:2000]:
+        mask = a.get('segmentation')
+        box = None if a['iscrowd'] else box_of_mask(mask) or box_of(mask)
+        if box is not None:
+            by = np.subtract(box, a['bbox'])
+            off.append(by[:2] if np.abs(by).max() > 2 + 0.1 * max(box[2:]) else (0, 0))
+    off = np.array(off, float).reshape(-1, 2)
+    moved = off.any(1)
+    if len(off) and moved.mean() > 0.05:
+        x, y = np.median(off[moved], 0)
+        found.errors.append(f'{moved.sum()} of {len(off)} {split} boxes do not lie round their '
+                            f'masks: the masks are {x:+.0f}, {y:+.0f} pixels from the boxes')
+    elif move := plausible.shift(found.root, found.splits[split]):
+        found.errors.append(f'the {split} boxes seem to be shifted: the objects are about '
+                            f'{move[0]:+.0f}, {move[1]:+.0f} pixels (right, down) from them')
 
 
 def box_of_mask(segmentation):

@@ -153,7 +153,8 @@ def locate(names: list[str], file: str, split: str, images: list[str]) -> list[s
 
     def rank(folder):
         hits = sum(f'{folder}/{name}'.lstrip('/') in there for name in names[:1000])
-        return hits, split_of(f'{folder}/x') == split, folder == Path(file).parent.as_posix(), -len(folder)
+        return (hits, split_of(f'{folder}/x') == split,
+                folder == Path(file).parent.as_posix(), -len(folder))
 
     folder = max(sorted(folders), key=rank)
     by_name: dict[str, list[str]] = {}

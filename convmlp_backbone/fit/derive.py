@@ -79,22 +79,21 @@ def anchors(sizes: np.ndarray, sides: list[float], usual: float) -> tuple[float,
         sides: Sides of the anchors at scale 1, pixels.
         usual: The usual scale, which is taken where others are not clearly better.
     """
-    forms = 2 ** np.quantile(np.log2(sizes[:, 1] / sizes[:, 0]), [0.1, 0.5, 0.9])
-    own = [float(f'{form:.2g}') for form in forms]
-    scales = [usual / 4, usual / 2, usual * 3 / 4, usual, usual * 2]
+    own = [float(f'{2 ** form:.2g}') for form in np.quantile(
+        np.log2(sizes[:, 1] / sizes[:, 0]), [0.1, 0.5, 0.9])]
+    # Small scales last: they put objects on coarser levels, where they are less well located.
+    scales = [usual, usual * 3 / 4, usual / 2, usual / 4, usual * 2]
 
     def hit(scale, ratios):  # as they match in training, from 0.5 on
         return float(np.clip(overlaps(sizes, [s * scale for s in sides], ratios), 0, 0.6).mean())
 
-    best, score = (usual, USUAL), hit(usual, USUAL)
-    for ratios in (USUAL, own) if len(set(own)) == 3 else (USUAL, ):
-        for scale in scales:
-            if (new := hit(scale, ratios)) > score + 0.02:
-                best, score = (scale, ratios), new
-    scale, ratios = best
+    forms = [USUAL, own] if len(set(own)) == 3 else [USUAL]
+    hits = {(scale, i): hit(scale, forms[i]) for i in range(len(forms)) for scale in scales}
+    scale, form = next(key for key, value in hits.items() if value > max(hits.values()) - 0.02)
+    ratios = forms[form]
     share = (overlaps(sizes, [s * scale for s in sides], ratios) >= 0.5).mean()
     text = f'{share:.0%} of the objects overlap an anchor by half'
-    if best != (usual, USUAL):
+    if (scale, form) != (usual, 0):
         before = (overlaps(sizes, [s * usual for s in sides], USUAL) >= 0.5).mean()
         text += f', {before:.0%} with the usual ones'
     return (int(scale) if scale == int(scale) else scale), ratios, text

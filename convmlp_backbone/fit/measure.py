@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import resource
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,18 +14,29 @@ from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
+from ..amp import use_mixed_precision
 from ..cpu import fit_model_to_cpu, keep_freed_memory
 
 ITERATIONS, SECONDS = 4, 20  # so many, or as many as take so long
+CGROUP = Path('/sys/fs/cgroup')
 
 
 @dataclass
 class Cost:
-    """Seconds of an iteration and of a validation image; bytes of a training image; how many times
-    as long everything takes as the processor works on it, for others work on it, too."""
+    """What a few iterations took.
+
+    Args:
+        step: Seconds of an iteration in float32.
+        val_image: Seconds of a validation image.
+        memory: Bytes of a training image.
+        mixed: Seconds of an iteration in the mixed precision that suits the machine, None where
+            there is none.
+        busy: How many times as long all took as the processor worked on it: others do, too.
+    """
     step: float
     val_image: float
     memory: float
+    mixed: float | None = None
     busy: float = 1.
 
 
@@ -39,7 +51,7 @@ def free_memory() -> float:
     free = psutil.virtual_memory().available
     for limit, used in (('memory.max', 'memory.current'), (
             'memory/memory.limit_in_bytes', 'memory/memory.usage_in_bytes')):
-        limit, used = (Path('/sys/fs/cgroup', name) for name in (limit, used))
+        limit, used = (CGROUP / name for name in (limit, used))
         if limit.is_file() and used.is_file() and (text := limit.read_text().strip()).isdigit():
             free = min(free, int(text) - int(used.read_text()))
     return free
@@ -68,32 +80,44 @@ def _measure(config: Path) -> Cost:
         cfg.model.backbone.pop('init_cfg', None)
     train, val = (DATASETS.build(cfg[f'{split}_dataloader'].dataset) for split in ('train', 'val'))
     model = MODELS.build(cfg.model).to(where).train()
-    optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
-    size = cfg.train_dataloader.batch_size
-    before, times, number = memory_taken(), [], 0
-    start, worked = time.monotonic(), time.process_time()
-    while len(times) <= ITERATIONS and time.monotonic() - start < SECONDS or len(times) < 2:
-        begin = time.monotonic()
-        batch = [train[(number + i) % len(train)] for i in range(size)]
-        number += size
-        loaded = time.monotonic()
-        model.train_step(pseudo_collate(batch), optimizer)
-        synchronize()
-        # Workers load while the network computes; they take some of its cores without a GPU.
-        data = (loaded - begin) / (os.cpu_count() or 1)
-        times.append(time.monotonic() - loaded + (data if where == 'cpu' else 0))
-    memory = max(memory_taken() - before, 1) / size
-    busy = (time.monotonic() - start) / max(
-        (time.process_time() - worked) / torch.get_num_threads(), 0.01)
+    before, start, worked = memory_taken(), time.monotonic(), time.process_time()
+    step = _step(model, cfg, train)
+    memory = max(memory_taken() - before, 1) / cfg.train_dataloader.batch_size
+    busy = (time.monotonic() - start) * torch.get_num_threads() / max(
+        time.process_time() - worked, 0.01) if where == 'cpu' else 1.
+    mixed = None
+    if mixed_precision(cfg, where):
+        mixed = _step(model, cfg, train)
     model.eval()
-    begin = time.monotonic()
-    count = min(3, len(val))
+    count, begin = min(3, len(val)), time.monotonic()
     with torch.no_grad():
         for i in range(count):
             model.val_step(pseudo_collate([val[i]]))
     synchronize()
-    return Cost(sorted(times[1:])[len(times[1:]) // 2], (time.monotonic() - begin) / count,
-                memory, busy if where == 'cpu' else 1.)
+    return Cost(step, (time.monotonic() - begin) / count, memory, mixed, busy)
+
+
+def mixed_precision(cfg: Config, where: str) -> str | None:
+    """Make a config train in the mixed precision that suits this machine; in words, None if none
+    does."""
+    words = use_mixed_precision(cfg, 'auto', where)
+    return None if cfg.optim_wrapper.type == 'OptimWrapper' else words
+
+
+def _step(model: torch.nn.Module, cfg: Config, data: Sequence) -> float:
+    """Seconds of an iteration, loading included: the median without the first."""
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
+    size, times, start = cfg.train_dataloader.batch_size, [], time.monotonic()
+    while len(times) < 2 or len(times) <= ITERATIONS and time.monotonic() - start < SECONDS:
+        begin = time.monotonic()
+        batch = [data[(len(times) * size + i) % len(data)] for i in range(size)]
+        loaded = time.monotonic()
+        model.train_step(pseudo_collate(batch), optimizer)
+        synchronize()
+        # Workers load while the network computes; without a GPU they take some of its cores.
+        loading = 0 if torch.cuda.is_available() else (loaded - begin) / (os.cpu_count() or 1)
+        times.append(time.monotonic() - loaded + loading)
+    return sorted(times[1:])[(len(times) - 1) // 2]
 
 
 def memory_taken() -> float:

@@ -3,6 +3,7 @@ import os
 from collections import Counter
 
 import numpy as np
+from mmengine.config import ConfigDict
 
 from ..checkpoints import fetch, read, unwrap
 from ..errors import UserError
@@ -20,6 +21,7 @@ from .derive import (
     to_32,
 )
 from .found import Found
+from .measure import Cost, mixed_precision
 from .survey import Look
 
 PUBLISHED = dict(boxes='convmlp://detection/retinanet_convmlp_s_coco.pth',
@@ -41,7 +43,7 @@ def first_plan(found: Found, looks: dict[str, Look], weights: str | None, where:
     plan.set('lr', RATES[found.task] if scratch else FINE_TUNING,
              plan.why['load_from'] if scratch else 'fine-tuning: a rate that does not spoil what '
              'the weights know')
-    plan.set('precision', 'OptimWrapper')
+    plan.set('precision', dict(type='OptimWrapper'))
     plan.set('batch', dict(classes=16).get(found.task, 2))
     plan.set('iterations', 100)
     plan.set('warm_up', 5)
@@ -135,12 +137,18 @@ def start_from(plan: Plan, task: str, weights: str | None):
         plan.set('backbone', source)
 
 
-def schedule(plan: Plan, found: Found, cost, minutes: float, free: float) -> None:
+def schedule(plan: Plan, found: Found, cost: Cost, minutes: float, free: float):
     """Set what depends on the measured costs."""
     seconds = max(60 * minutes - START_UP, 20)
     size, why = batch_size(found.task, plan['device'], free, cost.memory,
                            len(found.images('train')))
-    step = cost.step * size / plan['batch']
+    step = cost.step
+    if cost.mixed is not None and cost.mixed < step:
+        step, cfg = cost.mixed, ConfigDict(optim_wrapper=dict(type='OptimWrapper'))
+        words = mixed_precision(cfg, plan['device'])
+        plan.set('precision', dict(cfg.optim_wrapper), f'{words}: {cost.mixed:.2f} s an '
+                 f'iteration, float32 {cost.step:.2f} s')
+    step *= size / plan['batch']
     plan.set('batch', size, why)
     count = len(found.images('val'))
     number, evaluations = iterations(seconds, step, cost.val_image * count)

@@ -154,7 +154,7 @@ def detection(found: Found, plan: Plan, data: Path) -> str:
         mask_head=dict(num_classes={len(found.names)})),
 '''
         if plan['device'] == 'cpu':
-            head += f'''    # On a CPU the heads of 512 regions would take ten times as long as the rest.
+            head += f'''    # 512 regions an image would take ten times as long as all the rest.
     train_cfg=dict(
         rpn_proposal=dict(nms_pre=500, max_per_img={plan['regions']}),
         rcnn=dict(sampler=dict(num={plan['samples']}))),
@@ -195,7 +195,8 @@ test_pipeline = [
 
 def semantic(found: Found, plan: Plan, data: Path) -> str:
     size = plan['crop']
-    return f'''model = dict(
+    return f'''maps = {str(data / 'maps')!r}
+model = dict(
     data_preprocessor=dict(size=({size}, {size})),
     {backbone(plan)},
     neck=dict(in_channels=[64, 128, 256, 512]),
@@ -217,7 +218,7 @@ test_pipeline = [
 ''' + loaders(
         found, plan, "type='BaseSegDataset', data_root=data_root, metainfo=metainfo,\n        "
         "img_suffix='', seg_map_suffix='.png',\n        "
-        f"data_prefix=dict(img_path='', seg_map_path={str(data / 'maps')!r})",
+        "data_prefix=dict(img_path='', seg_map_path=maps)",
         'ann_file={split}_file', 1, "type='IoUMetric', iou_metrics=['mIoU']")
 
 
@@ -254,9 +255,10 @@ def schedule(found: Found, plan: Plan) -> str:
             if found.task == 'classes' else '')
     load = (f'{comment(plan, "load_from")}load_from = {plan["load_from"]!r}\n'
             if plan['load_from'] else '')
+    wrapper = ', '.join(f'{key}={value!r}' for key, value in plan['precision'].items())
     return f'''
 {load}{comment(plan, 'lr', 'precision')}optim_wrapper = dict(
-    type={plan['precision']!r},
+    {wrapper},
     optimizer=dict(type='AdamW', lr={plan['lr']:g}, weight_decay={decay}),
     clip_grad=dict(max_norm={5 if found.task == 'classes' else 10}){norm})
 param_scheduler = [
