@@ -1,13 +1,9 @@
 """Files of every model and format, and what the commands do with them."""
 import copy
 import json
-import sys
 
-import numpy as np
 import pytest
-import torch
 from conftest import ROOT
-from PIL import Image
 from tiny_models import CLASSES, tiny_config, tiny_model
 
 from convmlp_backbone.deploy.agreement import Program, agreement

@@ -6,11 +6,10 @@ import pytest
 import torch
 from tiny_models import CLASSES, tiny_config, tiny_model
 
-from convmlp_backbone.deploy.agreement import agreement, differ
+from convmlp_backbone.deploy.agreement import agreement
 from convmlp_backbone.deploy.facts import facts_of
 from convmlp_backbone.deploy.models import exportable
-from convmlp_backbone.errors import UserError
-from convmlp_backbone.runtime import Detections, Runtime
+from convmlp_backbone.runtime import Runtime
 
 NEEDS = dict(retinanet='mmdet', maskrcnn='mmdet', segmentor='mmseg', classifier='mmpretrain')
 RCNN = dict(score_thr=0.3)
