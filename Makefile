@@ -3,6 +3,7 @@
 #   make test    run the tests
 #   make torture tries what is adverse for an hour or so, before a release
 # STACK=openmmlab takes the original MMCV, MMEngine, MMDetection, MMSegmentation instead of the forks.
+# OPS=1 compiles mmcv's operators, as is done where there is a GPU; OPS=0 takes torchvision's.
 STACK ?= onedl
 PYTHON ?= python3
 VENV := .venv$(if $(filter-out onedl,$(STACK)),-$(STACK))
@@ -28,8 +29,9 @@ torture: setup
 
 lint: setup
 	python -m ruff check .
+	python -m mypy
 
 setup:
 	@command -v $(PYTHON) >/dev/null || { \
-	    echo 'error: no $(PYTHON) here; install Python 3.10 to 3.13'; exit 1; }
+	    echo 'error: no $(PYTHON) here; install Python 3.11 to 3.13'; exit 1; }
 	@$(PYTHON) tools/dev/setup_env.py $(STACK)

@@ -40,6 +40,9 @@ def one_line_errors():
         yield
     except UserError as error:
         sys.exit(f'error: {error}')
+    except BrokenPipeError:  # head, or another reader, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit('error: nobody reads the output any more')
     except OSError as error:
         if isinstance(error.filename, (str, bytes)):
             sys.exit(f'error: {os.fsdecode(error.filename)}: {error.strerror}')

@@ -16,7 +16,7 @@ from mmengine.runner.checkpoint import (
 
 from ..errors import CheckpointError, printable
 from .download import shown
-from .names import describe, split_backbone, unwrap
+from .names import describe, rename_published, split_backbone, unwrap
 from .published import BASE_URL, OLD_BASE_URL, SCHEME, fetch
 from .reading import class_names, colours, plain_meta, read
 
@@ -205,7 +205,7 @@ def load_backbone(backbone, source, trust=False):
 
 
 def load_model(model, source, trust=False):
-    """Load every tensor of a detector or segmentor from a checkpoint of it and say so.
+    """Load every tensor of a detector, segmentor or classifier from a checkpoint and say so.
 
     Returns:
         dict: :func:`plain_meta` of the checkpoint.
@@ -216,6 +216,8 @@ def load_model(model, source, trust=False):
     checkpoint = load(source, trust)
     _, state_dict = unwrap(checkpoint)
     weights = {re.sub(r'^module\.', '', name): v for name, v in state_dict.items()}
+    if hasattr(model, 'head'):  # a classifier, whose published names are others
+        weights = rename_published(weights)
     model.load_state_dict(require_fit(model, weights, source, state_dict), strict=False)
     print_log(f'Loaded {len(weights)} tensors from {shown(source)}', logger='current')
     return plain_meta(checkpoint)
