@@ -198,8 +198,8 @@ def check_space(folder, gigabytes):
     """Raise where the environment in ``folder``, or what pip downloads, would fill the disk."""
     temporary = Path(tempfile.gettempdir())
     needed = {folder: gigabytes}
-    if folder.stat().st_dev != temporary.stat().st_dev:
-        needed[temporary] = UNPACKING  # else there when there is room for it, at the beginning
+    if folder.stat().st_dev != temporary.stat().st_dev:  # else it is gone when the rest is there
+        needed = {temporary: UNPACKING, folder: gigabytes}
     for path, gigabytes in needed.items():
         free = shutil.disk_usage(path).free / 1e9
         if free < gigabytes:
