@@ -77,6 +77,8 @@ _base_ = [
     {str(bases / f'{MODELS[found.task]}.py')!r},
     {str(bases / f'{SCOPES[found.task]}_runtime.py')!r}]
 
+# Beside this file, which MMEngine would overwrite with the config it has read.
+work_dir = {str(folder.resolve() / 'train')!r}
 data_root = {str(found.root.resolve())!r}
 '''
     for split in found.splits:
