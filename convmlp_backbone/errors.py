@@ -8,8 +8,17 @@ import sys
 from contextlib import contextmanager
 
 
+def printable(text):
+    """``text`` as one line without control characters, which names from a file may hold."""
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode()
+                   for c in ' '.join(str(text).split()))
+
+
 class UserError(Exception):
     """Something the user can mend."""
+
+    def __str__(self):
+        return printable(super().__str__())
 
 
 class CheckpointError(UserError, RuntimeError):
@@ -31,6 +40,9 @@ def one_line_errors():
         yield
     except UserError as error:
         sys.exit(f'error: {error}')
+    except BrokenPipeError:  # head, or another reader, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit('error: nobody reads the output any more')
     except OSError as error:
         if isinstance(error.filename, (str, bytes)):
             sys.exit(f'error: {os.fsdecode(error.filename)}: {error.strerror}')

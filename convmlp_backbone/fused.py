@@ -159,7 +159,7 @@ def fuse_model(model):
     compute channels last where they can. Predictions stay the same up to rounding.
 
     Args:
-        model (nn.Module): In evaluation mode, with its weights loaded.
+        model (nn.Module): With its weights loaded, for inference from now on.
 
     Returns:
         nn.Module: ``model``.
@@ -171,7 +171,7 @@ def fuse_model(model):
     if not backbones:
         raise UserError(f'the {type(model).__name__} has no ConvMLP to fuse')
     for backbone in backbones:
-        backbone.fuse()
+        backbone.eval().fuse()
     # MMCV's operators, such as RoIAlign, read any tensor as if it lay in memory as (N, C, H, W).
     if next(model.parameters()).device.type == 'cpu' and not any(
             type(module).__module__.startswith('mmcv.ops')

@@ -1,13 +1,13 @@
 """Draw where a classifier looks.
 
 Draws Grad-CAM (https://arxiv.org/abs/1610.02391), as Captum computes it, over the image. A MODEL is
-a classifier of timm, such as convmlp_s or resnet50, with random weights; MODEL=pretrained, with the
-published ones; or MODEL=CHECKPOINT, with those of a file, an address or convmlp://NAME.
+a classifier of timm, such as convmlp_s or resnet50, or the config of one of MMPretrain, with random
+weights; MODEL=pretrained, with timm's published ones; or MODEL=CHECKPOINT, with those of a file, an
+address or convmlp://NAME.
 
   convmlp grad_cam photo.jpg resnet50=pretrained convmlp_m=pretrained
+  convmlp grad_cam photo.jpg convmlp_s_imagenet=convmlp://convmlp_s_imagenet.pth
 """
-from pathlib import Path
-
 import torch
 
 from ..errors import UserError
@@ -20,7 +20,7 @@ def heat_map(model, x, number=None):
     """Grad-CAM of a classifier at its last feature map.
 
     Args:
-        model (nn.Module): Of timm, in evaluation mode.
+        model (nn.Module): Of timm or MMPretrain, in evaluation mode.
         x (Tensor): One image (1, 3, H, W), normalised.
         number (int, optional): The class; None: the one that the model finds most likely.
 
@@ -32,20 +32,26 @@ def heat_map(model, x, number=None):
         UserError: The model's last features are no map, or there is no such class.
     """
     from captum.attr import LayerGradCam
-    layer = model.get_submodule(model.feature_info[-1]['module'])
-    shapes = []
-    hook = layer.register_forward_hook(lambda module, inputs, output: shapes.append(output.shape))
+    if hasattr(model, 'backbone'):
+        layer, channels = model.backbone, None
+    else:
+        layer = model.get_submodule(model.feature_info[-1]['module'])
+        channels = model.feature_info[-1]['num_chs']
+    features = []
+    hook = layer.register_forward_hook(lambda module, inputs, output: features.append(
+        output if torch.is_tensor(output) else output[-1]))
     with torch.no_grad():
         probabilities = model(x).softmax(1)[0]
     hook.remove()
-    if len(shapes[0]) != 4 or shapes[0][1] != model.feature_info[-1]['num_chs']:
-        raise UserError(f'{type(model).__name__}: its last features are {tuple(shapes[0])}, '
-                        'expected a map (N, channels, height, width)')
+    shape = tuple(features[0].shape)
+    if len(shape) != 4 or shape[1] != (channels or shape[1]):
+        raise UserError(f'{type(model).__name__}: its last features are {shape}, expected a map '
+                        '(N, channels, height, width)')
     number = int(probabilities.argmax()) if number is None else number
     if not 0 <= number < len(probabilities):
         raise UserError(f'--target-class {number}: expected 0 to {len(probabilities) - 1}')
     heat = LayerGradCam(model, layer).attribute(x, target=number, relu_attributions=True)
-    heat = heat[0, 0].detach()
+    heat = (heat if torch.is_tensor(heat) else heat[-1])[0, 0].detach()
     return (heat / heat.max().clamp(min=1e-12)).numpy(), number, float(probabilities[number])
 
 
@@ -53,8 +59,9 @@ def compute(spec, photo, shape=None, number=None):
     """Title, photo as fed and heat map of MODEL or MODEL=CHECKPOINT."""
     name, _, source = spec.partition('=')
     model, size = build_model(name, pretrained=source == 'pretrained')
-    if not getattr(model, 'num_classes', 0) or not hasattr(model, 'default_cfg'):
-        raise UserError(f'{name} is no classifier of timm, such as convmlp_s or resnet50')
+    if not (getattr(model, 'num_classes', 0) if hasattr(model, 'default_cfg')
+            else getattr(model, 'head', None)):
+        raise UserError(f'{name} is no classifier, such as convmlp_s, resnet50 or a config of one')
     weights = load_weights(model, name, source)
     photo = fit_photo(photo, model, size, shape)
     heat, number, probability = heat_map(model, to_input(photo, model), number)
@@ -82,7 +89,7 @@ def draw(results, file):
 
 def add_arguments(parser):
     options.add(parser, 'image', 'models', '--shape')
-    parser.add_argument('--out', type=Path, default='work_dirs/grad_cam.png', metavar='FILE.png')
+    options.add(parser, '--out', default='work_dirs/grad_cam.png')
     parser.add_argument('--target-class', type=int, metavar='N',
                         help='number of a class (default: the one that a model finds most likely)')
 

@@ -17,6 +17,13 @@ from ..errors import UserError
 SHAPES = dict(mmdet=(800, 1280), mmseg=(512, 512))  # what costs are usually given for
 
 
+def checked_config(name, options=None):
+    """The config that ``name`` stands for, changed by ``options``, with nothing wrong in it."""
+    cfg = read_config(name, options)
+    check_model(cfg, fail)
+    return cfg
+
+
 def load_config(args, splits):
     """The config that the command line asks for, checked and fitted to this machine.
 
@@ -25,10 +32,9 @@ def load_config(args, splits):
         splits (Sequence[str]): The parts of the data set the job will read, such as ``'train'``.
     """
     enable_safe_loading(args.trust)
-    cfg = read_config(args.config, args.cfg_options)
+    cfg = checked_config(args.config, args.cfg_options)
     if args.data_root:
         set_data_root(cfg, args.data_root)
-    check_model(cfg, fail)
     check_data(cfg, splits)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg.launcher = args.launcher
@@ -123,13 +129,12 @@ def build_model(name, pretrained=False):
     except UserError as error:
         raise UserError(f'{name} is no timm model, none of {", ".join(NAMES[:5])} (or m, l), and '
                         f'{error}') from None
-    cfg = read_config(path)
+    cfg = checked_config(path)
     return build_from_config(cfg), SHAPES.get(cfg.get('default_scope'), (224, 224))
 
 
 def build_from_config(cfg, device='cpu'):
     """The model of a config on ``device``, in evaluation mode; nothing is downloaded."""
-    check_model(cfg, fail)
     if device == 'cpu':
         fit_model_to_cpu(cfg.model)
     cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))

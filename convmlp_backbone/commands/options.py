@@ -1,16 +1,20 @@
 """The options that commands share, each described once."""
+from pathlib import Path
+
 from mmengine.config import DictAction
 
 from ..amp import CHOICES
 
 FILE = dict(bash='_shtab_compgen_files', zsh='_files', tcsh='f')  # what a shell completes
 FOLDER = dict(bash='_shtab_compgen_dirs', zsh='_files -/', tcsh='d')
+CONFIG = dict(FILE, bash='_convmlp_configs')  # a file, or the name of a shipped one
 
 OPTIONS = {
-    'config': dict(help='path of a config, or the name of a shipped one', complete=FILE),
+    'config': dict(help='path of a config, or the name of a shipped one', complete=CONFIG),
     'checkpoint': dict(help='path, URL or convmlp://NAME', complete=FILE),
     'image': dict(help='a photo', complete=FILE),
-    'models': dict(nargs='+', metavar='MODEL[=CHECKPOINT]', help='see above', complete=FILE),
+    'model': dict(metavar='MODEL', help='s, m, l, a config or one of timm', complete=CONFIG),
+    'models': dict(nargs='+', metavar='MODEL[=CHECKPOINT]', help='see above', complete=CONFIG),
     '--amp': dict(nargs='?', const='on', choices=CHOICES, help='mixed precision: bf16, fp16, the '
                   'one that suits this machine (--amp alone), or that, if any (auto)'),
     '--cfg-options': dict(nargs='+', action=DictAction, metavar='KEY=VALUE', help='change entries '
@@ -26,7 +30,10 @@ OPTIONS = {
                        help='how the processes of a distributed job were started'),
     # torch.distributed.launch of old passes it; torchrun sets the variable instead.
     '--local_rank': dict(type=int, default=0, help='of torch.distributed.launch'),
-    '--out-dir': dict(metavar='DIR', help='folder for the results', complete=FOLDER),
+    '--out': dict(type=Path, metavar='FILE.png', help='the picture (default: %(default)s)',
+                  complete=FILE),
+    '--out-dir': dict(metavar='DIR', help='folder for the results (default: %(default)s)',
+                      complete=FOLDER),
     '--shape': dict(nargs='+', type=int, metavar='N', help='height and width of the image in '
                     'pixels, or one number for both'),
     '--trust': dict(action='store_true', help='run the code that checkpoints hold, if any '

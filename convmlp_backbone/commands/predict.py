@@ -4,7 +4,8 @@
 
 Writes DIR/vis/NAME, the image with the prediction drawn in, and DIR/predictions.json: for a
 detector a list in COCO's result format, with file and class names besides; for a segmentor the
-class names and the files DIR/pred/NAME.png, in which a pixel's value is the index of its class.
+class names and the files DIR/pred/NAME.png, in which a pixel's value is the index of its class; for
+a classifier the five likeliest classes of every image.
 """
 import json
 import warnings
@@ -13,18 +14,18 @@ from pathlib import Path
 
 from mmcv import imwrite
 from mmengine.device import get_device
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 from rich.progress import track
 
 from ..checkpoints import load_model
 from ..checks.files import image_problems
-from ..config import read_config
 from ..cpu import fit_model_to_cpu, keep_freed_memory
 from ..errors import UserError
 from ..fused import fuse_model
 from ..hooks import AtomicBackend
 from . import options
+from .models import building, checked_config
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 
@@ -46,23 +47,44 @@ def find_images(sources):
 
 
 def build_inferencer(cfg, source, device=None, trust=False):
-    """MMDetection's or MMSegmentation's inferencer with the weights and class names of a file.
+    """The toolbox's inferencer with the weights and class names of a file.
 
-    Where the file has no class names, they are those of the config's data set.
+    Where the file has no class names, they are those of the config's data set, or numbers.
     """
     if cfg.get('default_scope') == 'mmseg':
         from mmseg.apis import MMSegInferencer as Inferencer
+    elif cfg.get('default_scope') == 'mmpretrain':
+        from mmpretrain.apis import ImageClassificationInferencer as Inferencer
     else:
         from mmdet.apis import DetInferencer as Inferencer
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), building(cfg.filename):
         warnings.simplefilter('ignore')  # that it has no weights: they come next, checked
-        inferencer = Inferencer(cfg, device=device)
+        init_default_scope(cfg.get('default_scope', 'mmdet'))
+        inferencer = Inferencer(cfg, device=device or get_device())
+    model, dataset = inferencer.model, cfg.test_dataloader.dataset
     inferencer.show_progress = False
-    dataset = DATASETS.build(dict(cfg.test_dataloader.dataset, lazy_init=True)).metainfo
-    names = {key: dataset[key] for key in ('classes', 'palette') if key in dataset}
-    names.update(load_model(inferencer.model, source, trust).get('dataset_meta', {}))
-    inferencer.model.dataset_meta = inferencer.visualizer.dataset_meta = names
+    if cfg.get('default_scope') == 'mmpretrain':  # whose data sets cannot be had without the data
+        with DATASETS.switch_scope_and_registry(None) as registry:
+            known = {'classes': list(map(str, range(model.head.num_classes))),
+                     **getattr(registry.get(dataset.type), 'METAINFO', {})}
+    else:
+        known = DATASETS.build(dict(dataset, lazy_init=True)).metainfo
+    names = {key: known[key] for key in ('classes', 'palette') if key in known}
+    names.update(load_model(model, source, trust).get('dataset_meta', {}))
+    model.dataset_meta, inferencer.classes = names, names['classes']
+    if inferencer.visualizer:
+        inferencer.visualizer.dataset_meta = names
     return inferencer
+
+
+def classify(inferencer, path, folder):
+    """The five likeliest classes of an image, which is drawn into ``folder``."""
+    path = str(path)
+    sample, = inferencer.forward(next(inferencer.preprocess([path])))
+    inferencer.visualize([path], [sample], show_dir=folder)
+    scores, labels = sample.pred_score.sort(descending=True)
+    return [dict(category_id=label, category_name=inferencer.classes[label], score=score)
+            for label, score in zip(labels[:5].tolist(), scores[:5].tolist(), strict=True)]
 
 
 def coco_results(prediction, path, image_id, category_ids, classes):
@@ -92,8 +114,9 @@ def read_ids(ann_file, classes):
 
 def add_arguments(parser):
     options.add(parser, 'config', 'checkpoint')
-    parser.add_argument('images', nargs='+', metavar='IMAGE_OR_FOLDER')
-    options.add(parser, '--out-dir', required=True)
+    parser.add_argument('images', nargs='+', metavar='IMAGE_OR_FOLDER', help='photos, or folders '
+                        'right in which they lie').complete = options.FILE
+    options.add(parser, '--out-dir', required=True, help='folder for the results')
     parser.add_argument('--ann-file', metavar='FILE.json', help='take image and category ids from '
                         'this COCO annotation file (default: both are counted from 1)')
     parser.add_argument('--score-thr', type=float, default=0.3, metavar='X',
@@ -103,7 +126,7 @@ def add_arguments(parser):
 
 def run(args):
     images = find_images(args.images)
-    cfg = read_config(args.config, args.cfg_options)
+    cfg = checked_config(args.config, args.cfg_options)
     if (args.device or get_device()) == 'cpu':
         keep_freed_memory()
         fit_model_to_cpu(cfg.model)
@@ -111,7 +134,7 @@ def run(args):
     if args.fuse:
         fuse_model(inferencer.model)
     classes = inferencer.model.dataset_meta['classes']
-    segments = cfg.get('default_scope') == 'mmseg'
+    segments, classifies = (cfg.get('default_scope') == scope for scope in ('mmseg', 'mmpretrain'))
     image_ids = {path.name: i for i, path in enumerate(images, 1)}
     category_ids = range(1, len(classes) + 1)
     if args.ann_file:
@@ -127,6 +150,10 @@ def run(args):
             errors = [f'has no id in {args.ann_file}']
         if errors:
             unreadable.append(f'{path.name} {errors[0]}')
+            continue
+        if classifies:
+            results.append(dict(file_name=path.name,
+                                predictions=classify(inferencer, path, out_dir / 'vis')))
             continue
         output = inferencer(str(path), return_vis=True, **options)
         prediction, picture = output['predictions'], output['visualization']

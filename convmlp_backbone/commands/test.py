@@ -15,9 +15,10 @@ from .models import building, check_checkpoint, load_config
 
 
 def add_arguments(parser):
-    options.add(parser, 'config', 'checkpoint', '--fuse', *options.JOB)
-    parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to this file')
-    parser.add_argument('--show-dir', metavar='DIR', help='draw the predictions into this folder')
+    options.add(parser, 'config', 'checkpoint', '--fuse', '--json', *options.JOB)
+    options.add(parser, '--out', type=str, metavar='FILE.pkl', help='write the predictions to it')
+    parser.add_argument('--show-dir', metavar='DIR', help='draw the predictions into this folder'
+                        ).complete = options.FOLDER
 
 
 def run(args):
@@ -25,10 +26,10 @@ def run(args):
     cfg = load_config(args, splits=['test'])
     cfg.load_from, cfg.resume = None, False
     if args.show_dir:
-        cfg.default_hooks.visualization.draw = True
-        cfg.visualizer.save_dir = os.path.abspath(args.show_dir)
-        if cfg.default_scope == 'mmdet':
-            cfg.default_hooks.visualization.test_out_dir = cfg.visualizer.save_dir
+        folder = cfg.visualizer.save_dir = os.path.abspath(args.show_dir)
+        cfg.default_hooks.visualization.update({
+            'mmdet': dict(draw=True, test_out_dir=folder), 'mmseg': dict(draw=True),
+            'mmpretrain': dict(enable=True, interval=1, out_dir=folder)}[cfg.default_scope])
     if args.out:
         # mmdet's own metric packs masks as RLE, which would fill the disk otherwise.
         dump = 'DumpDetResults' if cfg.default_scope == 'mmdet' else 'DumpResults'
@@ -37,8 +38,9 @@ def run(args):
                               dict(type=dump, out_file_path=args.out)]
     with building(args.config):
         runner = Runner.from_cfg(cfg)
+        runner.test_loop  # noqa: B018  which builds the data sets
     # MMEngine would go on with what fits.
     load_model(getattr(runner.model, 'module', runner.model), args.checkpoint)
     if args.fuse:
         fuse_model(runner.model)
-    runner.test()
+    return runner.test()

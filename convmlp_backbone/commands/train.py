@@ -41,4 +41,5 @@ def run(args):
                             f'from its weights: --cfg-options load_from={cfg.load_from}')
     with building(args.config):
         runner = Runner.from_cfg(cfg)
+        runner.train_loop, runner.val_loop  # noqa: B018  which builds the data sets
     runner.train()

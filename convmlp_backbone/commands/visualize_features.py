@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from ..archs import NAMES
+from ..convmlp import ConvMLP
 from ..errors import UserError
 from . import options
 from .models import build_model, image_shape, load_weights
@@ -59,6 +60,8 @@ def compute(spec, photo, shape=None):
     x = to_input(photo, model)
     with torch.no_grad():
         if hasattr(model, 'backbone'):
+            if isinstance(model.backbone, ConvMLP):  # of a classifier, which needs the last only
+                model.backbone.out_indices = range(max(model.backbone.out_indices) + 1)
             maps = model.backbone(x)
         else:
             maps = (model.forward_intermediates(x, intermediates_only=True)

@@ -4,6 +4,7 @@ import checkpoint_files as files
 import numpy as np
 import pytest
 from checkpoint_files import saved
+from conftest import ROOT
 from PIL import Image
 
 from convmlp_backbone.checkpoints import enable_safe_loading
@@ -55,6 +56,31 @@ def test_segmentor(coins, call_tool, tmp_path):
               '--fuse')
     with Image.open('out/pred/00.png') as plain, Image.open('fused/pred/00.png') as fused:
         assert (np.asarray(plain) == np.asarray(fused)).mean() > 0.999
+
+
+def test_classifier(call_tool, tmp_path):
+    """The published file, whose names are not MMPretrain's, and which has no class names."""
+    pytest.importorskip('mmpretrain')
+    timm = pytest.importorskip('timm')
+    import torch
+    path, photo = saved('x.pth', files.imagenet()), ROOT / 'docs/demo.png'
+    assert '1 images' in call_tool('predict', 'convmlp_s_imagenet', path, photo, '--out-dir', 'out')
+    with Image.open('out/vis/demo.png') as drawn, Image.open(photo) as image:
+        assert drawn.size == image.size
+        side = 248 / min(image.size)
+        image = image.convert('RGB').resize([int(n * side + 0.5) for n in image.size], 3)
+    left, top = (round((n - 224) / 2) for n in image.size)
+    pixels = torch.tensor(np.asarray(image.crop((left, top, left + 224, top + 224)))) / 255
+    mean, std = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
+    model = timm.create_model('convmlp_s').eval()
+    model.load_state_dict(files.imagenet(), strict=False)
+    with torch.no_grad():
+        scores = model(((pixels - mean) / std).permute(2, 0, 1)[None]).softmax(1)[0]
+    (found,) = json.loads((tmp_path / 'out/predictions.json').read_text())
+    assert found['file_name'] == 'demo.png' and len(found['predictions']) == 5
+    first = found['predictions'][0]
+    assert first['category_id'] == scores.argmax() and not first['category_name'].isdigit()
+    assert first['score'] == pytest.approx(float(scores.max()), rel=0.02)
 
 
 @pytest.mark.parametrize('toolbox, inferencer, model, config', [
