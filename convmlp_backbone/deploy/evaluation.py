@@ -40,15 +40,18 @@ class ExportedModel(BaseModel):
             given(self.runtime.facts, np.ascontiguousarray(image)[None]), size)
         result = self.runtime.result(
             {name: value[0] for name, value in outputs.items()}, image.shape[:2], size)
-        task = self.runtime.facts['task']
-        if task == 'classification':
-            result = torch.from_numpy(result)
-            return sample.set_pred_score(result).set_pred_label(result.argmax())
-        if task == 'segmentation':
-            sample.pred_sem_seg = PixelData(data=torch.from_numpy(result)[None].long())
-            return sample
-        sample.pred_instances = InstanceData(**{
-            name: torch.from_numpy(value) for name, value in zip(
-                ('bboxes', 'scores', 'labels', 'masks'), result, strict=True)
-            if value is not None})
+        return as_sample(result, sample, self.runtime.facts['task'])
+
+
+def as_sample(result, sample, task: str):
+    """Put what a :class:`~convmlp_backbone.runtime.Runtime` found into a toolbox's data sample."""
+    if task == 'classification':
+        scores = torch.from_numpy(result)
+        return sample.set_pred_score(scores).set_pred_label(scores.argmax())
+    if task == 'segmentation':
+        sample.pred_sem_seg = PixelData(data=torch.from_numpy(result)[None].long())
         return sample
+    sample.pred_instances = InstanceData(**{
+        name: torch.from_numpy(value) for name, value in zip(
+            ('bboxes', 'scores', 'labels', 'masks'), result, strict=True) if value is not None})
+    return sample
