@@ -9,6 +9,7 @@ The same command again goes on with what was interrupted.
 import json
 import time
 from argparse import Namespace
+from numbers import Real
 from pathlib import Path
 
 from mmengine.runner import Runner
@@ -78,7 +79,7 @@ def run(args):
     if before and before['done']:
         print(f'{work_dir} is done; to start again: rm -r {work_dir}')
         return
-    train(args, config, work_dir)
+    train(args, config)
     with whole_file(state) as file:
         file.write_text(json.dumps(dict(asked=asked, done=True)))
 
@@ -158,24 +159,30 @@ def choose_size(plan, found: Found, cost: Cost, minutes: float, looks):
     plan.set('size', size, f'{size} pixels: the most with 50 passes over the images in the time')
 
 
-def train(args, config: Path, work_dir: Path):
+def train(args, config: Path):
     """Train, or go on, and evaluate the best checkpoint."""
     job = Namespace(config=str(config), cfg_options=None, data_root=None, launcher='none',
-                    local_rank=0, trust=args.trust, work_dir=str(work_dir))
+                    local_rank=0, trust=args.trust, work_dir=None)
     cfg = load_config(job, splits=['train', 'val'])
-    cfg.resume = (work_dir / 'last_checkpoint').is_file()
+    folder = Path(cfg.work_dir)
+    cfg.resume = (folder / 'last_checkpoint').is_file()
     if cfg.resume:
         cfg.load_from = None
     start = time.monotonic()
     with building(str(config)):
         runner = Runner.from_cfg(cfg)
     runner.train()
-    best = max(work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime, default=None)
-    if best is None:
-        raise UserError(f'{work_dir}: no evaluation was finished; more --minutes')
+    best = best_checkpoint(folder)
     load_model(runner.model, str(best))
     metrics = runner.test()
     minutes = (time.monotonic() - start) / 60
     text = ', '.join(f'{name} {value:.3f}' for name, value in metrics.items()
-                     if isinstance(value, float))
-    print(f'{minutes:.1f} minutes; {best}: {text}')
+                     if isinstance(value, Real))
+    print(f'{minutes:.1f} minutes; {best}: '
+          f'{text or "it finds nothing yet; give it more --minutes"}')
+
+
+def best_checkpoint(folder: Path) -> Path:
+    """The one with the best score, or the last where none had any."""
+    best = max(folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime, default=None)
+    return best or folder / Path((folder / 'last_checkpoint').read_text().strip()).name

@@ -4,6 +4,7 @@ import os
 import resource
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +64,15 @@ def measure(config: Path) -> Cost:
     In a process of its own, whose peak of memory is that of the training, and which gives it back.
     """
     with multiprocessing.get_context('spawn').Pool(1) as pool:
-        return pool.apply(_measure, [config])
+        return pool.apply(_quietly, [config])
+
+
+def _quietly(config: Path) -> Cost:
+    """:func:`_measure` without what toolboxes print on the way."""
+    from mmengine.logging import MMLogger
+    MMLogger.get_instance('mmengine', log_level='ERROR')
+    with open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        return _measure(config)
 
 
 def _measure(config: Path) -> Cost:

@@ -15,6 +15,7 @@ import made_folders as made  # noqa: E402
 from convmlp_backbone.commands import fit  # noqa: E402
 from convmlp_backbone.fit.measure import Cost, _measure  # noqa: E402
 
+TEXT = Config.pretty_text  # which call_tool replaces, and resuming reads
 TINY = dict(channels=8, conv_blocks=1, dims=(8, 16, 24), mlp_blocks=(1, 1, 1), mlp_ratio=2)
 
 
@@ -84,8 +85,9 @@ def numbers(part, path=''):
 
 
 def test_a_whole_run_that_was_interrupted(known_cost, call_tool, tmp_path, monkeypatch):
-    pytest.importorskip('mmdet')
-    made.voc(tmp_path / 'pictures')
+    pytest.importorskip('mmseg')
+    monkeypatch.setattr(Config, 'pretty_text', TEXT)
+    made.masks_colours(tmp_path / 'pictures')
     call_tool('fit', 'pictures', '--dry-run', '--weights', 'none')
     work_dir = tmp_path / 'work_dirs/pictures'
     tiny(work_dir / 'config.py')
@@ -99,16 +101,25 @@ def test_a_whole_run_that_was_interrupted(known_cost, call_tool, tmp_path, monke
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr('mmengine.hooks.IterTimerHook._after_epoch', stop)  # of the evaluation
         call_tool('fit', 'pictures', '--weights', 'none')
-    assert (work_dir / 'iter_2.pth').is_file() and not (work_dir / 'iter_4.pth').exists()
+    assert (work_dir / 'train/iter_2.pth').is_file()
+    assert not (work_dir / 'train/iter_4.pth').exists()
     printed = call_tool('fit', 'pictures', '--weights', 'none')
-    assert 'is there: going on with it' in printed and 'coco/bbox_mAP' in printed.splitlines()[-1]
-    last = torch.load(work_dir / 'iter_4.pth', weights_only=False)
+    assert 'is there: going on with it' in printed and re.search(
+        r'best_mIoU_iter_\d.pth: aAcc .*, mIoU \d', printed.splitlines()[-1])
+    last = torch.load(work_dir / 'train/iter_4.pth', weights_only=False)
     assert last['meta']['iter'] == 4
     assert (work_dir / 'config.py').read_text() == edited
     assert json.loads((work_dir / 'fit.json').read_text())['done']
     assert 'is done; to start again: rm -r' in call_tool('fit', 'pictures', '--weights', 'none')
     error = call_tool('fit', 'pictures', '--minutes', '5', '--weights', 'none')
     assert 'is of another fit (minutes 15)' in error
+
+
+def test_the_last_checkpoint_where_none_has_a_score(tmp_path):
+    (tmp_path / 'last_checkpoint').write_text('/elsewhere/iter_4.pth')
+    assert fit.best_checkpoint(tmp_path) == tmp_path / 'iter_4.pth'
+    (tmp_path / 'best_mIoU_iter_2.pth').touch()
+    assert fit.best_checkpoint(tmp_path) == tmp_path / 'best_mIoU_iter_2.pth'
 
 
 def test_what_is_measured(call_tool, known_cost, tmp_path):
