@@ -9,8 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+def printable(text):
+    """``text`` as one line without control characters, which names from a file may hold."""
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode()
+                   for c in ' '.join(str(text).split()))
+
+
 class UserError(Exception):
     """Something the user can mend."""
+
+    def __str__(self):
+        return printable(super().__str__())
 
 
 class CheckpointError(UserError, RuntimeError):

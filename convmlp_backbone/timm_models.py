@@ -10,7 +10,7 @@ from timm.models._features import feature_take_indices
 from torch import nn
 from torchvision.ops import Permute
 
-from .checkpoints import BASE_URL, fetch
+from .checkpoints import BASE_URL, load, unwrap
 from .convmlp import ConvMLP, init_parameters
 
 
@@ -167,11 +167,18 @@ default_cfgs = models.generate_default_cfgs({
 def _create(name, pretrained, pretrained_cfg=None, pretrained_cfg_overlay=None, **kwargs):
     overlay = dict(pretrained_cfg_overlay or {})
     cfg = models.resolve_pretrained_cfg(name, pretrained_cfg, overlay)
-    if pretrained and (cfg.url or '').startswith(BASE_URL) and not cfg.file:
-        overlay['file'] = str(fetch(cfg.url))  # looks into CONVMLP_CHECKPOINTS first
-    return models.build_model_with_cfg(
+    # Read here: an old timm would run what it does not know, and none looks into
+    # CONVMLP_CHECKPOINTS.
+    source = cfg.file or (cfg.url if (cfg.url or '').startswith(BASE_URL) else None)
+    if pretrained and source and not (cfg.source or cfg.state_dict):
+        overlay['state_dict'] = {
+            name.removeprefix('module.'): v for name, v in unwrap(load(source))[1].items()}
+    model = models.build_model_with_cfg(
         ConvMLPClassifier, name, pretrained, pretrained_cfg, overlay,
         feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls='getter'), **kwargs)
+    for part in model.modules():
+        getattr(part, 'pretrained_cfg', {}).pop('state_dict', None)
+    return model
 
 
 @models.register_model

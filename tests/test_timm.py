@@ -268,3 +268,23 @@ for code, expected in (
     assert os.waitpid(child, 0)[1] == 0, code
 """
     subprocess.run([sys.executable, '-c', program], check=True)
+
+
+def test_pretrained_weights_are_read_safely_whatever_timm_does(tmp_path, monkeypatch):
+    """An old timm calls torch.load, which may run what is in the file."""
+    from checkpoint_files import Code, imagenet, saved
+    from timm.models import _builder
+
+    from convmlp_backbone.checkpoints import CheckpointError
+    monkeypatch.setattr(_builder, 'load_state_dict', lambda *args, **kwargs: pytest.fail('timm'))
+    path = saved(tmp_path / 'x.pth', dict(
+        state_dict={f'module.{name}': v for name, v in imagenet().items()}))
+    model = timm.create_model(
+        'convmlp_s', pretrained=True, pretrained_cfg_overlay=dict(file=str(path)))
+    assert torch.equal(model.head.weight, imagenet()['head.weight'])
+    assert not (model.pretrained_cfg.get('state_dict') or model.default_cfg.get('state_dict'))
+    evil = saved(tmp_path / 'evil.pth', dict(state_dict={}, x=Code(tmp_path / 'was run')))
+    with pytest.raises(CheckpointError, match='holds code'):
+        timm.create_model(
+            'convmlp_s', pretrained=True, pretrained_cfg_overlay=dict(file=str(evil)))
+    assert not (tmp_path / 'was run').exists()

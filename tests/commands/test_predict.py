@@ -8,6 +8,7 @@ from conftest import ROOT
 from PIL import Image
 
 from convmlp_backbone.checkpoints import enable_safe_loading
+from convmlp_backbone.cpu import fit_model_to_cpu
 
 SMALL = ['test_dataloader.dataset.pipeline.1.scale_factor=0.5']
 
@@ -104,31 +105,33 @@ def test_class_names_of_the_config_where_the_file_has_none(call_tool, pytestconf
     pytest.importorskip('mmseg')
     from mmengine.config import Config
 
-    from convmlp_backbone.commands.predict import build_inferencer
+    from convmlp_backbone.predictors import CheckpointPredictor
     path = saved('x.pth', files.downstream('sem_fpn', classes=('a', 'b'))['state_dict'])
     cfg = Config.fromfile(pytestconfig.rootpath / 'configs/fpn_convmlp_s_coins.py')
-    names = build_inferencer(cfg, path).model.dataset_meta
-    assert list(names['classes']) == ['background', 'coin']
+    fit_model_to_cpu(cfg.model)
+    assert list(CheckpointPredictor(cfg, path, 'cpu').classes) == ['background', 'coin']
 
 
 @pytest.mark.parametrize('images, words', [
-    (['a/x.png', 'b/x.png'], ['2 images called x']), (['empty'], ['no images in empty']),
+    (['empty'], ['no images in empty']),
     (['nowhere.png'], ['no image or folder nowhere.png'])])
 def test_wrong_images(images, words, call_tool, tmp_path):
-    for name in ('a', 'b', 'empty'):
-        (tmp_path / name).mkdir()
-    for name in ('a/x.png', 'b/x.png', 'empty/notes.txt'):
-        (tmp_path / name).write_text('')
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'empty/notes.txt').write_text('')
     error = call_tool('predict', 'retinanet_convmlp_s_fpn_coins', 'x.pth', *images,
                       '--out-dir', 'out')
     assert all(word in error for word in words)
 
 
 def test_file_that_is_no_image_is_named_and_left_out(coins, call_tool, tmp_path):
+    """And two of the same name do not get into each other's way."""
     pytest.importorskip('mmseg')
     path = saved('x.pth', files.downstream('sem_fpn', classes=('a', 'b')))
     (tmp_path / 'broken.jpg').write_text('no image')
     error = call_tool('predict', 'fpn_convmlp_s_coins', path, 'broken.jpg', coins / 'val/00.png',
-                      '--out-dir', 'out')
+                      coins / 'train/00.png', '--out-dir', 'out', '--batch', 2)
     assert 'left out 1' in error and 'broken.jpg' in error
-    assert (tmp_path / 'out/pred/00.png').is_file()
+    for name, folder in (('00', 'val'), ('00_2', 'train')):
+        with Image.open(tmp_path / f'out/pred/{name}.png') as found, \
+                Image.open(coins / folder / '00.png') as image:
+            assert found.size == image.size
