@@ -8,7 +8,7 @@ from common import UserError, add_config_arguments, check_checkpoint, load_confi
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
-from convmlp_backbone.checkpoints import load
+from convmlp_backbone.hooks import prepare_training
 
 
 def parse_args():
@@ -38,11 +38,9 @@ def main():
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
-    if cfg.get('load_from'):
+    if cfg.get('load_from') and not cfg.get('resume'):
         check_checkpoint(cfg.load_from)
-        if cfg.resume and 'message_hub' not in load(cfg.load_from):
-            raise UserError(f'{cfg.load_from} tells nothing of a training run to resume; to start '
-                            f'from its weights: --cfg-options load_from={cfg.load_from}')
+    prepare_training(cfg)
     Runner.from_cfg(cfg).train()
 
 
