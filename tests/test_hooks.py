@@ -20,13 +20,12 @@ from toy_training import (  # noqa: F401
     assert_equal,
     crash,
     terminate,
-    train,
+    training,
 )
 
 from convmlp_backbone.checkpoints import CheckpointError
 from convmlp_backbone.errors import TrainingStopped
 from convmlp_backbone.hooks import AtomicBackend, AtomicCheckpointHook
-
 
 # Writing
 
@@ -177,7 +176,8 @@ def poison_gradient(runner):
 
 
 def finite(path):
-    return all(v.isfinite().all() for v in torch.load(path, weights_only=False)['state_dict'].values())
+    weights = torch.load(path, weights_only=False)['state_dict']
+    return all(value.isfinite().all() for value in weights.values())
 
 
 @pytest.mark.parametrize('iteration', [2 * EPOCH - 1, 2 * EPOCH - 3])

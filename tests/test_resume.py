@@ -1,13 +1,11 @@
 """What a resumed training equals: the uninterrupted one, wherever and however it was stopped."""
 import os
-import shutil
 import signal
 from functools import partial
 
 import mmengine.optim.optimizer.amp_optimizer_wrapper as amp
 import pytest
 import torch
-from mmengine.hooks import EarlyStoppingHook, EMAHook
 from toy_training import (  # noqa: F401
     EPOCH,
     At,
@@ -18,11 +16,10 @@ from toy_training import (  # noqa: F401
     assert_equal,
     crash,
     terminate,
-    train,
+    training,
 )
 
 from convmlp_backbone.errors import UserError
-from convmlp_backbone.hooks import AtomicBackend
 
 ITER = dict(iter_based=True)
 PLATEAU = dict(type='ReduceOnPlateauLR', monitor='score', rule='greater', patience=0, factor=0.5)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import ROOT
 from mmengine.config import Config
-from toy_training import EPOCH, At, Crash, assert_equal, crash, terminate, train  # noqa: F401
+from toy_training import EPOCH, At, Crash, assert_equal, crash, terminate, training  # noqa: F401
 
 from convmlp_backbone.errors import UserError
 from convmlp_backbone.hooks import latest_checkpoint, prepare_training

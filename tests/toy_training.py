@@ -106,8 +106,8 @@ def terminate(runner):
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.fixture
-def train(tmp_path, restore_loaders, monkeypatch):
+@pytest.fixture(name='train')
+def training(tmp_path, restore_loaders, monkeypatch):
     """Train the toy in a folder of that name; returns its weights."""
     enable_safe_loading()
     # MMEngine sleeps two seconds wherever a data loader starts again.
@@ -137,8 +137,9 @@ def train(tmp_path, restore_loaders, monkeypatch):
         runner = Runner(
             model, str(tmp_path / name), train_cfg=loop, experiment_name=f'{name}{time.time()}',
             train_dataloader=loader,
-            optim_wrapper=dict(optimizer=dict(dict(type='AdamW', lr=0.01, weight_decay=0.01), **optimizer),
-                               accumulative_counts=accumulative_counts, **optim_wrapper),
+            optim_wrapper=dict(
+                optimizer=dict(dict(type='AdamW', lr=0.01, weight_decay=0.01), **optimizer),
+                accumulative_counts=accumulative_counts, **optim_wrapper),
             param_scheduler=param_scheduler,
             default_hooks=dict(
                 checkpoint=dict(dict(type='AtomicCheckpointHook', by_epoch=not iter_based,
