@@ -12,9 +12,11 @@ class BuildWithMim(build_py):
         super().run()
         if self.editable_mode:
             return  # the clone itself holds them
+        # Not the tools that need a clone, in tools/datasets and tools/dev.
         for folder in ('configs', 'tools'):
             shutil.copytree(folder, Path(self.build_lib, 'convmlp_backbone/.mim', folder),
-                            ignore=shutil.ignore_patterns('__pycache__'), dirs_exist_ok=True)
+                            ignore=shutil.ignore_patterns('__pycache__', 'datasets', 'dev'),
+                            dirs_exist_ok=True)
         shutil.copy('model-index.yml', Path(self.build_lib, 'convmlp_backbone/.mim'))
 
 

@@ -2,10 +2,23 @@
 
 The commands print them as such and end with status 1; everything else is a traceback.
 """
+import errno
+import os
+import sys
+from contextlib import contextmanager
+
+
+def printable(text):
+    """``text`` as one line without control characters, which names from a file may hold."""
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode()
+                   for c in ' '.join(str(text).split()))
 
 
 class UserError(Exception):
     """Something the user can mend."""
+
+    def __str__(self):
+        return printable(super().__str__())
 
 
 class CheckpointError(UserError, RuntimeError):
@@ -18,3 +31,22 @@ class DownloadError(UserError, OSError):
 
 class TrainingStopped(UserError, RuntimeError):
     """Training cannot go on."""
+
+
+@contextmanager
+def one_line_errors():
+    """End the program with one line instead of a traceback where the user can mend the cause."""
+    try:
+        yield
+    except UserError as error:
+        sys.exit(f'error: {error}')
+    except BrokenPipeError:  # head, or another reader, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit('error: nobody reads the output any more')
+    except OSError as error:
+        if isinstance(error.filename, (str, bytes)):
+            sys.exit(f'error: {os.fsdecode(error.filename)}: {error.strerror}')
+        # MMEngine's has a text only; of a full disk nobody tells the name.
+        if isinstance(error, FileNotFoundError) or error.errno in (errno.ENOSPC, errno.EDQUOT):
+            sys.exit(f'error: {str(error).splitlines()[-1]}')
+        raise

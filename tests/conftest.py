@@ -4,15 +4,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 # The networks in the tests are tiny: more threads would only wait for one another.
 torch.set_num_threads(1)
 
+# What a property without a number of its own is tried on; `make torture` asks for the second.
+hypothesis.settings.register_profile('suite', max_examples=60, deadline=None)
+hypothesis.settings.register_profile(
+    'torture', max_examples=20_000, deadline=None, print_blob=True)
+hypothesis.settings.load_profile('suite')
+
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / 'shared/data'
-sys.path.insert(0, str(ROOT / 'tools'))
+sys.path[:0] = [str(ROOT), str(ROOT / 'tools/dev'), str(ROOT / 'tools/datasets')]
 
 
 @pytest.fixture(scope='session')
@@ -50,8 +57,13 @@ def run_tool(tmp_path):
 
 @pytest.fixture
 def call_tool(tmp_path, monkeypatch, capsys):
-    """Run a tool in this process and an empty folder; returns what it prints, its error too."""
+    """Run a command, or a program of tools/, in this process and an empty folder.
+
+    Returns what it prints on its standard output, or its error.
+    """
     import mmengine
+
+    from convmlp_cli import main
     monkeypatch.chdir(tmp_path)
     # MMEngine prettifies the config four times a run, which takes most of the time.
     monkeypatch.setattr(mmengine.Config, 'pretty_text', property(lambda cfg: ''))
@@ -59,7 +71,10 @@ def call_tool(tmp_path, monkeypatch, capsys):
     def run(name, *args):
         monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
         try:
-            runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
+            if name.endswith('.py'):
+                runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
+            else:
+                main([name, *args])
         except SystemExit as exit:
             assert isinstance(exit.code, str), capsys.readouterr()
             return exit.code

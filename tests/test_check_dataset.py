@@ -1,4 +1,4 @@
-"""tools/check_dataset.py on the coins, whole and spoilt."""
+"""convmlp check_dataset on the coins, whole and spoilt."""
 import json
 import shutil
 
@@ -19,7 +19,7 @@ def spoilt(coins, tmp_path):
 
 def check(call_tool, config, root):
     needs(config)
-    return call_tool('check_dataset.py', config, '--data-root', root, '--work-dir', 'work',
+    return call_tool('check_dataset', config, '--data-root', root, '--work-dir', 'work',
                      '--processes', '2')
 
 

@@ -1,11 +1,15 @@
 """The wheel: what it asks for, what it carries, and that the tools work from it."""
 import email
+import re
 import subprocess
 import sys
 import zipfile
 
 import pytest
+import yaml
 from conftest import ROOT
+
+from convmlp_backbone.version import __version__
 
 
 @pytest.fixture(scope='module')
@@ -24,6 +28,12 @@ def wheel(tmp_path_factory):
     return path
 
 
+def test_one_version():
+    citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
+    newest = re.search(r'^## \[(.*?)\]', (ROOT / 'CHANGELOG.md').read_text(), re.M).group(1)
+    assert __version__ == citation['version'] == newest
+
+
 def test_installs_nothing_over_an_mm_stack(wheel):
     with zipfile.ZipFile(wheel) as archive:
         metadata, = (n for n in archive.namelist() if n.endswith('.dist-info/METADATA'))
@@ -33,14 +43,13 @@ def test_installs_nothing_over_an_mm_stack(wheel):
     assert {'onedl', 'openmmlab', 'timm', 'demo', 'dev'} <= set(metadata.get_all('Provides-Extra'))
 
 
-def test_carries_configs_and_tools_for_mim(wheel):
+def test_carries_what_can_run_from_it_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
+        assert 'convmlp_backbone/py.typed' in archive.namelist()
         carried = {n for n in archive.namelist() if n.startswith('convmlp_backbone/.mim/')}
-    for folder in ('configs', 'tools'):
-        files = {f'convmlp_backbone/.mim/{path.relative_to(ROOT)}'
-                 for path in (ROOT / folder).rglob('*') if path.suffix in ('.py', '.sh')}
-        assert files and files <= carried
-    assert 'convmlp_backbone/.mim/model-index.yml' in carried
+    files = [*(ROOT / 'configs').rglob('*.py'), *(ROOT / 'tools').glob('*.*')]
+    assert carried == {f'convmlp_backbone/.mim/{path.relative_to(ROOT)}'
+                       for path in [*files, ROOT / 'model-index.yml']}
 
 
 def test_tools_work_from_the_wheel(wheel, tmp_path, coins):

@@ -19,7 +19,7 @@ def test_links():
 def test_commands_exist():
     targets = re.findall(r'^([\w-]+):', (ROOT / 'Makefile').read_text(), re.M)
     assert set(re.findall(r'`?make ([\w-]+)', README)) <= {*targets, 'and'}
-    for tool in re.findall(r'(tools/\w+\.\w+)', README):
+    for tool in re.findall(r'(tools/[\w/]+\.\w+)', README):
         assert (ROOT / tool).exists()
 
 

@@ -81,6 +81,6 @@ def test_example_of_the_documentation(tmp_path):
 
 def test_training_without_the_files_ends_in_one_line(call_tool, tmp_path):
     pytest.importorskip('mmpretrain')
-    error = call_tool('train.py', 'convmlp_s_cifar10', '--data-root', tmp_path, '--cfg-options',
+    error = call_tool('train', 'convmlp_s_cifar10', '--data-root', tmp_path, '--cfg-options',
                       'model.backbone.init_cfg=None')
     assert error.startswith('error: ') and '\n' not in error and 'download=True' in error

@@ -1,7 +1,7 @@
-"""24 coins in a photograph, made by tools/make_coins_dataset.py."""
+"""24 coins in a photograph, made by tools/datasets/make_coins_dataset.py."""
 dataset_type = 'CocoDataset'
 data_root = 'data/coins/'
-data_source = 'it with: tools/make_coins_dataset.py data/coins'
+data_source = 'it with: python tools/datasets/make_coins_dataset.py data/coins'
 metainfo = dict(classes=('coin', ), palette=[(0, 114, 178)])
 
 train_pipeline = [

@@ -1,7 +1,7 @@
-"""24 coins in a photograph, made by tools/make_coins_dataset.py, as a map of two classes."""
+"""24 coins in a photograph, by tools/datasets/make_coins_dataset.py, as a map of two classes."""
 dataset_type = 'BaseSegDataset'
 data_root = 'data/coins/'
-data_source = 'it with: tools/make_coins_dataset.py data/coins'
+data_source = 'it with: python tools/datasets/make_coins_dataset.py data/coins'
 metainfo = dict(classes=('background', 'coin'), palette=[[230, 159, 0], [0, 114, 178]])
 
 train_pipeline = [

@@ -38,6 +38,9 @@ def settings(runner):
     if not isinstance(wrapper, OptimWrapper) or not isinstance(schedulers, list):
         return {}
     return dict(optimizer=type(wrapper.optimizer).__name__,
+                wrapper=dict(optim_wrapper=type(wrapper).__name__,
+                             accumulative_counts=wrapper._accumulative_counts,
+                             dtype=str(getattr(wrapper, 'cast_dtype', None))),
                 groups=[plain(group) for group in wrapper.param_groups],
                 schedule=[plain(scheduler.state_dict()) for scheduler in schedulers])
 
@@ -82,6 +85,10 @@ def adopt(runner, fresh, checkpoint, old, lengths, iteration, epoch, moved):
                               if key not in counts and key[0] != '_'} for part in parts]
                             for parts in (checkpoint.get('param_schedulers') or [], schedule))
     changed = differences(old.get('groups', []), fresh['groups'])
+    other = differences([old.get('wrapper', {})], [fresh['wrapper']])
+    for unit in ('epochs', 'iters'):
+        if lengths[f'old_{unit}'] not in (None, lengths[unit]):
+            other[f'max_{unit}'] = lengths[f'old_{unit}'], lengths[unit]
     steps = differences(before, schedule)
     if len(before) != len(schedule):
         steps['param_scheduler'] = [len(before), len(schedule)]
@@ -90,7 +97,7 @@ def adopt(runner, fresh, checkpoint, old, lengths, iteration, epoch, moved):
     if steps.keys() <= {'end'}:
         _require_schedule_for_length(runner, schedule, lengths, 'end' in steps)
         steps = {}
-    told = {**changed, **{key: value for key, value in steps.items()
+    told = {**other, **changed, **{key: value for key, value in steps.items()
                           if not (old and key in ('base_values', '_last_value'))}}
     schedulers = runner.param_schedulers or []
     groups = runner.optim_wrapper.param_groups

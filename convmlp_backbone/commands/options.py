@@ -1,0 +1,53 @@
+"""The options that commands share, each described once."""
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from ..amp import CHOICES
+
+FILE = dict(bash='_shtab_compgen_files', zsh='_files', tcsh='f')  # what a shell completes
+FOLDER = dict(bash='_shtab_compgen_dirs', zsh='_files -/', tcsh='d')
+CONFIG = dict(FILE, bash='_convmlp_configs')  # a file, or the name of a shipped one
+
+OPTIONS = {
+    'config': dict(help='path of a config, or the name of a shipped one', complete=CONFIG),
+    'checkpoint': dict(help='path, URL or convmlp://NAME', complete=FILE),
+    'image': dict(help='a photo', complete=FILE),
+    'model': dict(metavar='MODEL', help='s, m, l, a config or one of timm', complete=CONFIG),
+    'models': dict(nargs='+', metavar='MODEL[=CHECKPOINT]', help='see above', complete=CONFIG),
+    '--amp': dict(nargs='?', const='on', choices=CHOICES, help='mixed precision: bf16, fp16, the '
+                  'one that suits this machine (--amp alone), or that, if any (auto)'),
+    '--cfg-options': dict(nargs='+', action=DictAction, metavar='KEY=VALUE', help='change entries '
+                          'of the config, such as train_cfg.max_epochs=24'),
+    '--data-root': dict(metavar='DIR', help='folder of the data set, instead of the config\'s',
+                        complete=FOLDER),
+    '--device': dict(help='cpu, cuda:0, ... (default: the GPU if there is one)'),
+    '--fuse': dict(action='store_true', help='fold the norms of the backbone and run its fused '
+                   'layers: the same predictions, sooner'),
+    '--json': dict(action='store_true', help='print the answer as JSON, for a program, and nothing '
+                   'else on the standard output'),
+    '--launcher': dict(choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
+                       help='how the processes of a distributed job were started'),
+    # torch.distributed.launch of old passes it; torchrun sets the variable instead.
+    '--local_rank': dict(type=int, default=0, help='of torch.distributed.launch'),
+    '--out': dict(type=Path, metavar='FILE.png', help='the picture (default: %(default)s)',
+                  complete=FILE),
+    '--out-dir': dict(metavar='DIR', help='folder for the results (default: %(default)s)',
+                      complete=FOLDER),
+    '--shape': dict(nargs='+', type=int, metavar='N', help='height and width of the image in '
+                    'pixels, or one number for both'),
+    '--trust': dict(action='store_true', help='run the code that checkpoints hold, if any '
+                    '(default: refuse such files)'),
+    '--work-dir': dict(metavar='DIR', help='folder for logs and checkpoints (default: '
+                       'work_dirs/NAME_OF_THE_CONFIG)', complete=FOLDER)}
+JOB = ('--work-dir', '--data-root', '--cfg-options', '--launcher', '--local_rank', '--trust')
+
+
+def add(parser, *names, **changes):
+    """Add the options of these names, with what is said otherwise in one command."""
+    for name in names:
+        option = {**OPTIONS[name], **changes}
+        complete = option.pop('complete', None)
+        argument = parser.add_argument(name, **option)
+        if complete:
+            argument.complete = complete

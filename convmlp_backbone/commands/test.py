@@ -1,0 +1,69 @@
+"""Evaluate a checkpoint on the test data of a config.
+
+  convmlp test retinanet_convmlp_s_fpn_1x_coco work_dirs/x/epoch_12.pth --data-root data/coco
+
+CHECKPOINT may be a file that `convmlp export` wrote: its metrics in the same evaluation.
+On several GPUs: tools/dist_test.sh, tools/slurm_test.sh.
+"""
+import os
+from pathlib import Path
+
+from mmengine.runner import Runner
+
+from ..checkpoints import load_model
+from ..deploy.agreement import open_file
+from ..deploy.evaluation import ExportedModel  # noqa: F401  registers it
+from ..deploy.facts import dataset_metainfo
+from ..errors import UserError
+from ..fused import fuse_model
+from ..predictors import is_exported
+from . import options
+from .models import building, check_checkpoint, load_config
+
+
+def add_arguments(parser):
+    options.add(parser, 'config', 'checkpoint', '--fuse', '--json', *options.JOB)
+    options.add(parser, '--out', type=str, metavar='FILE.pkl', help='write the predictions to it')
+    parser.add_argument('--show-dir', metavar='DIR', help='draw the predictions into this folder'
+                        ).complete = options.FOLDER
+
+
+def require_same_classes(cfg, args):
+    """Raise where an exported file is not for this config, or --fuse is asked of it."""
+    if args.fuse:
+        raise UserError(f'--fuse: {args.checkpoint} is exported, as it is')
+    theirs = open_file(Path(args.checkpoint)).facts['classes']
+    ours = dataset_metainfo(cfg).get('classes')
+    if theirs and ours and list(theirs) != list(ours):
+        raise UserError(f'{args.checkpoint} knows {len(theirs)} classes, {", ".join(theirs[:3])}, '
+                        f'..., the config\'s data set {len(ours)}, {", ".join(ours[:3])}, ...')
+
+
+def run(args):
+    check_checkpoint(args.checkpoint)
+    cfg = load_config(args, splits=['test'])
+    cfg.load_from, cfg.resume = None, False
+    exported = is_exported(args.checkpoint)
+    if exported:
+        require_same_classes(cfg, args)
+        cfg.model = dict(type='ExportedModel', file=args.checkpoint)
+    if args.show_dir:
+        folder = cfg.visualizer.save_dir = os.path.abspath(args.show_dir)
+        cfg.default_hooks.visualization.update({
+            'mmdet': dict(draw=True, test_out_dir=folder), 'mmseg': dict(draw=True),
+            'mmpretrain': dict(enable=True, interval=1, out_dir=folder)}[cfg.default_scope])
+    if args.out:
+        # mmdet's own metric packs masks as RLE, which would fill the disk otherwise.
+        dump = 'DumpDetResults' if cfg.default_scope == 'mmdet' else 'DumpResults'
+        evaluators = cfg.test_evaluator
+        cfg.test_evaluator = [*(evaluators if isinstance(evaluators, list) else [evaluators]),
+                              dict(type=dump, out_file_path=args.out)]
+    with building(args.config):
+        runner = Runner.from_cfg(cfg)
+        runner.test_loop  # noqa: B018  which builds the data sets
+    if not exported:
+        # MMEngine would go on with what fits.
+        load_model(getattr(runner.model, 'module', runner.model), args.checkpoint)
+    if args.fuse:
+        fuse_model(runner.model)
+    return runner.test()
