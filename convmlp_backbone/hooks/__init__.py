@@ -6,5 +6,7 @@ configs do, in ``_base_/runtime.py``.
 from .checkpoint import AtomicBackend, AtomicCheckpointHook
 from .invalid_loss import InvalidLossHook
 from .resume import ReproducibleResumeHook
+from .work_dir import latest_checkpoint, prepare_training
 
-__all__ = ['AtomicBackend', 'AtomicCheckpointHook', 'InvalidLossHook', 'ReproducibleResumeHook']
+__all__ = ['AtomicBackend', 'AtomicCheckpointHook', 'InvalidLossHook', 'ReproducibleResumeHook',
+           'latest_checkpoint', 'prepare_training']
