@@ -10,7 +10,7 @@ from mmcv.transforms import Compose
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 from .checkpoints import load_model
-from .deploy.evaluation import as_sample
+from .deploy.evaluation import as_sample, load
 from .deploy.files import ENDINGS
 from .errors import UserError
 from .fused import fuse_model
@@ -107,8 +107,7 @@ class FilePredictor(Predictor):
     """An exported file, in its runtime."""
 
     def __init__(self, file, **options):
-        from .deploy.agreement import open_file
-        self.runtime = open_file(Path(file), **options)
+        self.runtime = load(file, **options)
         facts = self.runtime.facts
         if facts['task'] not in SCOPES:
             raise UserError(f'{file} is a {facts["task"]}, which predicts nothing to draw')

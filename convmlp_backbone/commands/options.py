@@ -35,6 +35,8 @@ OPTIONS = {
                   complete=FILE),
     '--out-dir': dict(metavar='DIR', help='folder for the results (default: %(default)s)',
                       complete=FOLDER),
+    '--precision': dict(choices=['f32', 'bf16'], help='of an exported file: bfloat16 in OpenVINO, '
+                        'sooner on a processor with units for it (default f32)'),
     '--shape': dict(nargs='+', type=int, metavar='N', help='height and width of the image in '
                     'pixels, or one number for both'),
     '--trust': dict(action='store_true', help='run the code that checkpoints hold, if any '

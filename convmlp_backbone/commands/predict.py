@@ -78,7 +78,7 @@ def add_arguments(parser):
     parser.add_argument('--recursive', action='store_true', help='folders in folders, too')
     parser.add_argument('--batch', type=int, default=1, metavar='N',
                         help='images that are computed together (default 1)')
-    options.add(parser, '--device', '--cfg-options', '--fuse', '--trust')
+    options.add(parser, '--device', '--cfg-options', '--fuse', '--precision', '--trust')
 
 
 def load(args):
@@ -87,7 +87,10 @@ def load(args):
         for name in ('fuse', 'cfg_options', 'device'):
             if getattr(args, name):
                 raise UserError(f'--{name.replace("_", "-")}: {args.config} is exported, as it is')
-        return FilePredictor(args.config), find([args.checkpoint, *args.images], args.recursive)
+        sources = find([args.checkpoint, *args.images], args.recursive)
+        return FilePredictor(args.config, precision=args.precision or 'f32'), sources
+    if args.precision:
+        raise UserError(f'--precision {args.precision}: only for exported files')
     sources = find(args.images, args.recursive)
     cfg = checked_config(args.config, args.cfg_options)
     device = args.device or get_device()

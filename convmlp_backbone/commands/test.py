@@ -6,13 +6,11 @@ CHECKPOINT may be a file that `convmlp export` wrote: its metrics in the same ev
 On several GPUs: tools/dist_test.sh, tools/slurm_test.sh.
 """
 import os
-from pathlib import Path
 
 from mmengine.runner import Runner
 
 from ..checkpoints import load_model
-from ..deploy.agreement import open_file
-from ..deploy.evaluation import ExportedModel  # noqa: F401  registers it
+from ..deploy.evaluation import load
 from ..deploy.facts import dataset_metainfo
 from ..errors import UserError
 from ..fused import fuse_model
@@ -22,7 +20,8 @@ from .models import building, check_checkpoint, load_config
 
 
 def add_arguments(parser):
-    options.add(parser, 'config', 'checkpoint', '--fuse', '--json', *options.JOB)
+    options.add(parser, 'config', 'checkpoint', '--fuse', '--precision', '--json',
+                *options.JOB)
     options.add(parser, '--out', type=str, metavar='FILE.pkl', help='write the predictions to it')
     parser.add_argument('--show-dir', metavar='DIR', help='draw the predictions into this folder'
                         ).complete = options.FOLDER
@@ -32,7 +31,7 @@ def require_same_classes(cfg, args):
     """Raise where an exported file is not for this config, or --fuse is asked of it."""
     if args.fuse:
         raise UserError(f'--fuse: {args.checkpoint} is exported, as it is')
-    theirs = open_file(Path(args.checkpoint)).facts['classes']
+    theirs = load(args.checkpoint).facts['classes']
     ours = dataset_metainfo(cfg).get('classes')
     if theirs and ours and list(theirs) != list(ours):
         raise UserError(f'{args.checkpoint} knows {len(theirs)} classes, {", ".join(theirs[:3])}, '
@@ -46,7 +45,10 @@ def run(args):
     exported = is_exported(args.checkpoint)
     if exported:
         require_same_classes(cfg, args)
-        cfg.model = dict(type='ExportedModel', file=args.checkpoint)
+        cfg.model = dict(type='ExportedModel', file=args.checkpoint,
+                         precision=args.precision or 'f32')
+    elif args.precision:
+        raise UserError(f'--precision {args.precision}: only for exported files')
     if args.show_dir:
         folder = cfg.visualizer.save_dir = os.path.abspath(args.show_dir)
         cfg.default_hooks.visualization.update({
