@@ -1,4 +1,4 @@
-"""Train on a folder: look at its data, derive a config from them, train, evaluate.
+"""Train on a folder: look at its data, derive a config from them, train, evaluate, export.
 
   convmlp fit data/coins --minutes 15
 
@@ -7,6 +7,9 @@ The config, work_dirs/NAME/config.py, tells in comments why each value was taken
 The same command again goes on with what was interrupted.
 """
 import json
+import os
+import subprocess
+import sys
 import time
 from argparse import Namespace
 from numbers import Real
@@ -15,6 +18,7 @@ from pathlib import Path
 from mmengine.runner import Runner
 
 from ..checkpoints import enable_safe_loading, load_model
+from ..config import PACKAGE, read_config
 from ..errors import UserError
 from ..files import whole_file
 from ..fit import checks
@@ -44,6 +48,8 @@ def add_arguments(parser):
     parser.add_argument('--unlabelled', type=int, metavar='VALUE', help='the value in masks that '
                         'stands for no class')
     parser.add_argument('--dry-run', action='store_true', help='stop when the config is written')
+    parser.add_argument('--no-export', action='store_true', help='write no model.onnx at the end, '
+                        'as convmlp export does, which takes some minutes more')
     parser.add_argument('--force', action='store_true', help='train in spite of what is wrong with '
                         'the data')
     options.add(parser, '--work-dir', help='folder for config, logs and checkpoints (default: '
@@ -77,11 +83,13 @@ def run(args):
         print(f'config: {config}; to train: the same without --dry-run')
         return
     if before and before['done']:
-        print(f'{work_dir} is done; to start again: rm -r {work_dir}')
-        return
-    train(args, config)
-    with whole_file(state) as file:
-        file.write_text(json.dumps(dict(asked=asked, done=True)))
+        print(f'{work_dir} is trained; to start again: rm -r {work_dir}')
+    else:
+        train(args, config)
+        with whole_file(state) as file:
+            file.write_text(json.dumps(dict(asked=asked, done=True)))
+    if not args.no_export:
+        export(config, best_checkpoint(Path(read_config(config).work_dir)), work_dir / 'model.onnx')
 
 
 def prepare(args, folder: Path, work_dir: Path) -> Path:
@@ -180,6 +188,19 @@ def train(args, config: Path):
                      if isinstance(value, Real))
     print(f'{minutes:.1f} minutes; {best}: '
           f'{text or "it finds nothing yet; give it more --minutes"}')
+
+
+def export(config: Path, checkpoint: Path, out: Path):
+    """The best model as one file, by ``convmlp export``, whose failure costs nothing else."""
+    if out.exists():
+        return
+    command = ['export', str(config), str(out), '--checkpoint', str(checkpoint)]
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-m', 'convmlp_backbone', *command],
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, (
+            str(PACKAGE.parent), os.environ.get('PYTHONPATH'))))})
+    if done.returncode:
+        print(f'not exported; the model is {checkpoint}. Again: convmlp {" ".join(command)}')
 
 
 def best_checkpoint(folder: Path) -> Path:

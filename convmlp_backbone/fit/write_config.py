@@ -142,7 +142,8 @@ def flips(plan: Plan) -> str:
 
 def test_resize(plan: Plan) -> str:
     if plan['factor']:
-        return f"dict(type='Resize', scale_factor={round(float(plan['factor']), 4)}, keep_ratio=True)"
+        factor = round(float(plan['factor']), 4)
+        return f"dict(type='Resize', scale_factor={factor}, keep_ratio=True)"
     return f"dict(type='Resize', scale={plan['scale']}, keep_ratio=True)"
 
 

@@ -100,19 +100,27 @@ def test_a_whole_run_that_was_interrupted(known_cost, call_tool, tmp_path, monke
         raise Interrupted
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr('mmengine.hooks.IterTimerHook._after_epoch', stop)  # of the evaluation
-        call_tool('fit', 'pictures', '--weights', 'none')
+        call_tool('fit', 'pictures', '--weights', 'none', '--no-export')
     assert (work_dir / 'train/iter_2.pth').is_file()
     assert not (work_dir / 'train/iter_4.pth').exists()
-    printed = call_tool('fit', 'pictures', '--weights', 'none')
+    printed = call_tool('fit', 'pictures', '--weights', 'none', '--no-export')
     assert 'is there: going on with it' in printed and re.search(
         r'best_mIoU_iter_\d.pth: aAcc .*, mIoU \d', printed.splitlines()[-1])
     last = torch.load(work_dir / 'train/iter_4.pth', weights_only=False)
     assert last['meta']['iter'] == 4
     assert (work_dir / 'config.py').read_text() == edited
     assert json.loads((work_dir / 'fit.json').read_text())['done']
-    assert 'is done; to start again: rm -r' in call_tool('fit', 'pictures', '--weights', 'none')
+    assert 'is trained; to start again: rm -r' in call_tool(
+        'fit', 'pictures', '--weights', 'none', '--no-export')
     error = call_tool('fit', 'pictures', '--minutes', '5', '--weights', 'none')
     assert 'is of another fit (minutes 15)' in error
+
+
+def test_a_failing_export_costs_nothing_else(tmp_path, capfd):
+    fit.export(tmp_path / 'none.py', tmp_path / 'best.pth', tmp_path / 'model.onnx')
+    printed = capfd.readouterr()
+    assert 'Traceback' not in printed.err and 'no checkpoint' in printed.err
+    assert 'not exported; the model is' in printed.out
 
 
 def test_the_last_checkpoint_where_none_has_a_score(tmp_path):
