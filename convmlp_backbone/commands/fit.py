@@ -116,13 +116,13 @@ def prepare(args, folder: Path, work_dir: Path) -> Path:
         raise UserError(f'training would be in vain: {one} (--force trains all '
                         'the same)')
     where = device()
-    write_data(found, work_dir / 'data')
     tasks = [found.task]
     if found.task == 'masks' and args.task is None:
         tasks.append('boxes')
     for task in tasks:
         found.task = task
         plan = first_plan(found, looks, args.weights, where)
+        write_data(found, work_dir / 'data')
         config = write_config(found, plan, work_dir)
         with building(str(config)):
             cost = measure(config)
@@ -139,8 +139,10 @@ def prepare(args, folder: Path, work_dir: Path) -> Path:
                   f'--task masks --minutes {wanted:.0f}')
             continue
         break
+    if 'val' in plan.values:
+        write_data(found, work_dir / 'data')
     config = write_config(found, plan, work_dir)
-    for name in ('lr', 'scale', 'anchors', 'crop', 'batch', 'iterations'):
+    for name in ('lr', 'scale', 'anchors', 'crop', 'val', 'batch', 'iterations'):
         if plan.why.get(name):
             print(f'  {name} {plan[name]}: {plan.why[name]}')
     return config
