@@ -141,6 +141,26 @@ def start_from(plan: Plan, task: str, weights: str | None):
         plan.set('backbone', source)
 
 
+def choose_size(plan: Plan, found: Found, cost: Cost, minutes: float, looks: dict[str, Look]):
+    """The side of a classifier's images, the largest that leaves 50 passes over them.
+
+    Args:
+        cost: Measured at the plan's size; changed to that of the new one.
+    """
+    side = float(np.median([min(looks[image].size) for image in found.images('train')
+                            if looks[image].size]))
+    passes = 60 * minutes / (cost.step * len(found.images('train')) / plan['batch'])
+    for size in (224, 192, 160, 128, 96, 64):
+        growth = (size / plan['size']) ** 2
+        if size <= max(64, 1.25 * side) and passes / growth >= 50:
+            break
+    cost.step, cost.val_image, cost.memory = (
+        growth * value for value in (cost.step, cost.val_image, cost.memory))
+    if cost.mixed is not None:
+        cost.mixed *= growth
+    plan.set('size', size, f'{size} pixels: the most with 50 passes over the images in the time')
+
+
 def schedule(plan: Plan, found: Found, cost: Cost, minutes: float, free: float):
     """Set what depends on the measured costs."""
     seconds = max(60 * minutes - START_UP, 20)

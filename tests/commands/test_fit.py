@@ -13,6 +13,7 @@ sys.path.insert(0, str(ROOT / 'tests/fit'))
 import made_folders as made  # noqa: E402
 
 from convmlp_backbone.commands import fit  # noqa: E402
+from convmlp_backbone.fit import prepare  # noqa: E402
 from convmlp_backbone.fit.measure import Cost, _measure  # noqa: E402
 from convmlp_cli import make_parser  # noqa: E402
 
@@ -24,9 +25,9 @@ TINY = dict(channels=8, conv_blocks=1, dims=(8, 16, 24), mlp_blocks=(1, 1, 1), m
 def known_cost(monkeypatch):
     """Costs of a fast machine without a GPU, not measured."""
     def put(step=0.5, **more):
-        monkeypatch.setattr(fit, 'measure', lambda config: Cost(step, 0.1, 1e8, **more))
-        monkeypatch.setattr(fit, 'device', lambda: 'cpu')
-        monkeypatch.setattr(fit, 'free_memory', lambda: 8e9)
+        monkeypatch.setattr(prepare, 'measure', lambda config: Cost(step, 0.1, 1e8, **more))
+        monkeypatch.setattr(prepare, 'device', lambda: 'cpu')
+        monkeypatch.setattr(prepare, 'free_memory', lambda: 8e9)
     put()
     return put
 
@@ -181,7 +182,7 @@ def test_a_large_validation_set_is_sampled(known_cost, call_tool, tmp_path, monk
     made.cvat(tmp_path / 'pictures')
     monkeypatch.setattr('convmlp_backbone.fit.split.SHARE', 0.9)
     monkeypatch.setattr('convmlp_backbone.fit.derive.LEAST', 2)
-    monkeypatch.setattr(fit, 'measure', lambda config: Cost(0.5, 30., 1e8))
+    monkeypatch.setattr(prepare, 'measure', lambda config: Cost(0.5, 30., 1e8))
     printed = call_tool('fit', 'pictures', '--dry-run', '--weights', 'none')
     assert 'val 4: 4 of the 15 validation images' in printed and '8 minutes' in printed
     cfg = Config.fromfile(tmp_path / 'work_dirs/pictures/config.py')
