@@ -64,8 +64,7 @@ def test_operators_are_0_or_1(set_up):
 
 
 @pytest.mark.parametrize('gigabytes, temporary, needed', [
-    (7, '', ', 8 GB needed. Free some, or for pip'),
-    (6, '/dev/shm', ', 7 GB needed. Free some'),
+    (7, '', ', 8 GB needed. Free some, or for pip'), (7, '/dev/shm', ', 8 GB needed. Free some'),
     (0, '/dev/shm', 'of /dev/shm, 1 GB needed. Free some, or for pip')])
 def test_no_space(gigabytes, temporary, needed, set_up, tmp_path):
     """Nothing is downloaded."""

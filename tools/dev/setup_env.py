@@ -27,7 +27,7 @@ CONSTRAINTS, HASHES = ROOT / 'constraints.txt', ROOT / 'hashes.txt'
 CACHE = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'convmlp-backbone'
 MMCV = {'onedl': 'onedl-mmcv', 'openmmlab': 'mmcv'}
 OLDEST, NEWEST = (3, 11), (3, 13)  # Pythons for which every pinned package has a wheel
-GIGABYTES, GPU_GIGABYTES, UNPACKING = 7, 2, 1  # the environment; pip's largest download
+GIGABYTES, FOR_GPU, UNPACKING = 8, 2, 1  # the environment; pip's largest download
 
 
 class SetupError(Exception):
@@ -61,7 +61,7 @@ def set_up(venv, steps, state):
     if names[-1] == 'operators' and not wheel(left[-1][1]):
         check_compiler()
     if 'environment' in names:
-        check_space(venv.parent, GIGABYTES + GPU_GIGABYTES * ('triton' in names))
+        check_space(venv.parent, GIGABYTES + FOR_GPU * ('triton' in names))
     for number, (name, _, install) in enumerate(left, len(steps) - len(left) + 1):
         print(f'[{number}/{len(steps)}] {name}', flush=True)
         again = state.begin(steps[:number])
@@ -93,7 +93,8 @@ def steps_to(venv, stack, gpu, ops):
 
     def from_source(name, key, make):
         return name, key, lambda again: pip(
-            venv, '--no-deps', str(wheel(key) or make(venv, mmcv, key)), again=True)
+            venv, '--no-deps', '--force-reinstall', str(wheel(key) or make(venv, mmcv, key)),
+            again=again)
 
     return [
         ('environment', digest(str(ROOT), python), lambda again: make_venv(venv)),
@@ -128,7 +129,7 @@ class State:
     def begin(self, steps):
         """Note that the last of ``steps`` is under way; returns whether it was before."""
         before, name = self.read(), steps[-1][0]
-        if self.file.parent.exists() and len(steps) > 1:
+        if len(steps) > 1:  # there is an environment to note it in
             self.write([*steps[:-1], (name, 'unfinished', None)])
         return before[len(steps) - 1:] == [f'unfinished {name}']
 
@@ -194,11 +195,11 @@ def check_compiler():
 
 
 def check_space(folder, gigabytes):
-    """Raise where the environment in ``folder``, and what is unpacked for it, fill the disk."""
+    """Raise where the environment in ``folder``, or what pip downloads, would fill the disk."""
     temporary = Path(tempfile.gettempdir())
-    needed = {temporary: UNPACKING, folder: gigabytes}
-    if folder.stat().st_dev == temporary.stat().st_dev:
-        needed = {folder: gigabytes + UNPACKING}
+    needed = {folder: gigabytes}
+    if folder.stat().st_dev != temporary.stat().st_dev:  # else it is gone when the rest is there
+        needed = {temporary: UNPACKING, folder: gigabytes}
     for path, gigabytes in needed.items():
         free = shutil.disk_usage(path).free / 1e9
         if free < gigabytes:
@@ -246,7 +247,7 @@ def digest(*texts):
 def pip(venv, *args, lines=(), again=False, command='install', env=None):
     """Run uv or pip for the environment, or raise with its first error.
 
-    ``lines`` are of a file of requirements; ``again`` installs what seems to be there, too.
+    ``lines`` are of a file of requirements; ``again`` installs over what was half installed.
     """
     uv = command == 'install' and os.environ.get('UV') != '0' and shutil.which('uv')
     if uv:
@@ -254,8 +255,7 @@ def pip(venv, *args, lines=(), again=False, command='install', env=None):
     else:
         program = [str(venv / 'bin/python'), '-m', 'pip', '--disable-pip-version-check', command,
                    '--retries', '2']
-    if again:
-        # pip cannot uninstall what it had half installed.
+    if again:  # pip cannot uninstall it, and may take it for complete
         program.append('--reinstall' if uv else '--ignore-installed')
     with tempfile.NamedTemporaryFile('w', suffix='.txt') as requirements:
         requirements.write('\n'.join(lines))
