@@ -4,6 +4,7 @@ from xml.etree import ElementTree
 
 from ..errors import UserError
 from .found import SUFFIXES, Found, files_below, some, split_of
+from .survey import image_size
 
 
 def read(root: Path) -> Found | None:
@@ -44,7 +45,6 @@ def read(root: Path) -> Found | None:
             width, height = (int(float(text(size, key) or 0)) if size is not None else 0
                              for key in ('width', 'height'))
             if not width or not height:
-                from .survey import image_size
                 width, height = image_size(root / image) or (0, 0)
             index = len(coco['images'])
             coco['images'].append(dict(id=index, file_name=image, width=width, height=height))

@@ -5,20 +5,13 @@ import pytest
 from PIL import Image
 
 from convmlp_backbone.errors import UserError
-from convmlp_backbone.fit import checks, mask_images
+from convmlp_backbone.fit import mask_images, prepare
 from convmlp_backbone.fit.layouts import read
-from convmlp_backbone.fit.split import held_out, make_splits
-from convmlp_backbone.fit.survey import survey
+from convmlp_backbone.fit.split import held_out
 
 
 def look_at(root, **options):
-    found = read(root, **options)
-    looks = survey(root, sorted({i for split in found.splits for i in found.images(split)}))
-    found.errors += checks.empty_split(root, found)
-    if not found.errors:
-        make_splits(found, looks)
-        checks.check(found, looks)
-    return found
+    return prepare.look_at(root, **options)[0]
 
 
 BOXES = [(box, kind) for _, _, objects in made.SPLITS['train'] + made.SPLITS['val']
