@@ -50,7 +50,10 @@ def print_completion(shell):
         raise UserError('--print-completion needs shtab: pip install shtab') from None
     if shell not in shtab.SUPPORTED_SHELLS:
         raise UserError(f'--print-completion {shell}: expected one of {shtab.SUPPORTED_SHELLS}')
-    print(shtab.complete(make_parser(), shell))
+    from convmlp_backbone.config import shipped_configs
+    names = ' '.join(shipped_configs())
+    print(shtab.complete(make_parser(), shell, preamble=dict(bash=f'''
+_convmlp_configs() {{ compgen -W '{names}' -- "$1"; compgen -f -- "$1"; }}''')))
 
 
 def main(argv=None):
@@ -70,7 +73,7 @@ def main(argv=None):
     with one_line_errors(), redirect_stdout(sys.stderr) if as_json else nullcontext():
         answer = args.run(args)
     if as_json and os.environ.get('RANK', '0') == '0':
-        print(json.dumps(answer, indent=1))
+        print(json.dumps(answer, indent=1, default=float))
 
 
 if __name__ == '__main__':

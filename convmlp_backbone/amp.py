@@ -84,6 +84,17 @@ def _give_float32(module: nn.Module, inputs: Any, outputs: Any) -> Any:
     return _float32(outputs)
 
 
+def _tiny_in_float32(conv: nn.Conv2d, inputs: Any, output: torch.Tensor) -> torch.Tensor | None:
+    # Where an image is smaller than the kernel, as P7 of a small photo is, some weights meet
+    # padding only. Their gradient is 0, but oneDNN multiplies what memory happens to hold by 0 in
+    # bfloat16 (torch 2.10), and the product with a NaN is NaN.
+    if min(inputs[0].shape[2:]) >= max(conv.kernel_size) or conv.padding_mode != 'zeros':
+        return None
+    with torch.autocast('cpu', enabled=False):
+        return nn.functional.conv2d(inputs[0].float(), conv.weight, conv.bias, conv.stride,
+                                    conv.padding, conv.dilation, conv.groups).to(output.dtype)
+
+
 def _take_float32(module: nn.Module, args: Any, kwargs: Any) -> Any:
     return _float32(args), _float32(kwargs)
 
@@ -108,6 +119,8 @@ class CPUAmpOptimWrapper(OptimWrapper):
             for name, module in model.named_modules():
                 if any(hasattr(module, method) for method in ('loss_by_feat', 'loss_and_target')):
                     stack.callback(module.register_forward_hook(_give_float32).remove)
+                if isinstance(module, nn.Conv2d):
+                    stack.callback(module.register_forward_hook(_tiny_in_float32).remove)
                 if any(part.startswith('loss') for part in name.split('.')):
                     stack.callback(module.register_forward_pre_hook(
                         _take_float32, with_kwargs=True).remove)

@@ -5,11 +5,21 @@ The commands print them as such and end with status 1; everything else is a trac
 import errno
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
+
+
+def printable(text):
+    """``text`` as one line without control characters, which names from a file may hold."""
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode()
+                   for c in ' '.join(str(text).split()))
 
 
 class UserError(Exception):
     """Something the user can mend."""
+
+    def __str__(self):
+        return printable(super().__str__())
 
 
 class CheckpointError(UserError, RuntimeError):
@@ -25,12 +35,15 @@ class TrainingStopped(UserError, RuntimeError):
 
 
 @contextmanager
-def one_line_errors():
+def one_line_errors() -> Iterator[None]:
     """End the program with one line instead of a traceback where the user can mend the cause."""
     try:
         yield
     except UserError as error:
         sys.exit(f'error: {error}')
+    except BrokenPipeError:  # head, or another reader, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit('error: nobody reads the output any more')
     except OSError as error:
         if isinstance(error.filename, (str, bytes)):
             sys.exit(f'error: {os.fsdecode(error.filename)}: {error.strerror}')

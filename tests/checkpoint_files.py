@@ -2,6 +2,7 @@
 
 The names behind the backbone are those of MMDetection 2.x and MMSegmentation 0.x.
 """
+import zipfile
 from argparse import Namespace
 from collections import OrderedDict
 from functools import cache
@@ -139,3 +140,48 @@ def prefixed(prefix, state_dict):
 def saved(path, content):
     torch.save(content, path)
     return path
+
+
+class Made:
+    """Pickled as what ``function(*args)`` gives, changed by ``state``: one of a file's choice."""
+
+    def __init__(self, function, *args, state=None):
+        self.call = function, args, state
+
+    def __reduce__(self):
+        return self.call
+
+
+def zipped(path, pickled, blocks={}, **options):
+    """A file as ``torch.save`` writes it, of a pickle and blocks of numbers of one's choice."""
+    with zipfile.ZipFile(path, 'w', **options) as archive:
+        archive.writestr('x/data.pkl', pickled)
+        archive.writestr('x/version', '3\n')
+        for name, content in blocks.items():
+            archive.writestr(f'x/data/{name}', content)
+    return path
+
+
+def repickled(path, change):
+    """A zip file with its pickle changed; the sums of its entries are right again."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, 'w') as archive:
+        for name, content in entries.items():
+            archive.writestr(name, change(content) if name.endswith('data.pkl') else content)
+    return path
+
+
+def tensor(size, stride, count, offset=0, storage='Float', block=b'0'):
+    """A pickled dict with a tensor x, over ``count`` numbers of a block."""
+    def number(n):
+        return b'\x8a\x08' + n.to_bytes(8, 'little', signed=True)
+
+    def numbers(values):
+        return b'(' + b''.join(map(number, values)) + b't'
+
+    return (b'\x80\x02}X\x01\0\0\0xctorch._utils\n_rebuild_tensor_v2\n(('
+            b'X\x07\0\0\0storagectorch\n' + storage.encode() + b'Storage\nX'
+            + len(block).to_bytes(4, 'little') + block + b'X\x03\0\0\0cpu' + number(count) + b'tQ'
+            + number(offset) + numbers(size) + numbers(stride)
+            + b'\x89ccollections\nOrderedDict\n)RtRs.')

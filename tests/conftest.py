@@ -4,11 +4,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 # The networks in the tests are tiny: more threads would only wait for one another.
 torch.set_num_threads(1)
+
+# What a property without a number of its own is tried on; `make torture` asks for the second.
+hypothesis.settings.register_profile('suite', max_examples=60, deadline=None)
+hypothesis.settings.register_profile(
+    'torture', max_examples=20_000, deadline=None, print_blob=True)
+hypothesis.settings.load_profile('suite')
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / 'shared/data'

@@ -191,7 +191,7 @@ CHECKPOINTS = dict(
     web_page=('x.pth', lambda p: p.write_text('<!DOCTYPE html><html>404'), 'is damaged or no'),
     image=('x.pth', lambda p: noise(p, format='PNG'), 'is damaged or no checkpoint'),
     torn_safetensors=('x.safetensors', lambda p: p.write_bytes(b'\1' * 99),
-                      'is damaged or no safetensors'),
+                      'is damaged or no checkpoint'),
     missing=('x.pth', lambda p: None, 'no such checkpoint file'),
     a_list=('x.pth', lambda p: torch.save([1], p), 'holds a list, expected a dict'),
     no_tensors=('x.pth', lambda p: torch.save({}, p), 'does not fit'),
@@ -199,7 +199,8 @@ CHECKPOINTS = dict(
                    'no ConvMLP'),
     other_size=('x.pth', lambda p: torch.save(ConvMLP('s').state_dict(), p), 'ConvMLP-S'),
     weights_not_finite=('x.pth', lambda p: torch.save(
-        {n: v * math.nan for n, v in ConvMLP(TINY).state_dict().items()}, p), 'not finite'))
+        {n: v * math.nan if v.is_floating_point() else v
+         for n, v in ConvMLP(TINY).state_dict().items()}, p), 'not finite'))
 
 
 @pytest.mark.parametrize('name', CHECKPOINTS)

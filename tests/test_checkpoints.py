@@ -1,5 +1,6 @@
 import pickle
 import re
+from contextlib import contextmanager
 
 import checkpoint_files as files
 import golden_outputs as golden
@@ -12,7 +13,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader
 
 from convmlp_backbone import ConvMLP, checkpoints
-from convmlp_backbone.checkpoints import CheckpointError, read, write
+from convmlp_backbone.checkpoints import CheckpointError, plain_meta, read, write
 
 CONFIGS = [(model, size, pattern.format(size), classes)
            for model, pattern, classes in (
@@ -194,6 +195,148 @@ def test_config_text_of_an_old_checkpoint_is_not_executed_on_resume(tmp_path, re
     assert 'config' not in meta and meta['CLASSES'] == files.COCO_START
 
 
+def evil_config(mark):
+    return f'open({str(mark)!r}, "w").close()\nmodel = dict(type="RetinaNet")\n'
+
+
+@pytest.mark.parametrize('place', ['meta.config', 'meta.cfg', 'runtime_info.cfg'])
+def test_config_text_is_not_executed_by_inferencers(place, tmp_path, restore_loaders):
+    apis = pytest.importorskip('mmdet.apis')
+    checkpoints.enable_safe_loading()
+    mark = tmp_path / 'was run'
+    info, meta = {}, dict(epoch=1)
+    dict(meta=meta, runtime_info=info)[place.split('.')[0]][place.split('.')[1]] = evil_config(mark)
+    path = saved(tmp_path / 'x.pth', dict(state_dict=BACKBONE, meta=meta, message_hub=dict(
+        log_scalars={}, runtime_info=info, resumed_keys={})))
+    with pytest.raises(ValueError, match='Cannot find the config'):
+        apis.DetInferencer(weights=str(path))
+    checkpoint = CheckpointLoader.load_checkpoint(str(path), 'cpu')
+    assert not mark.exists() and checkpoint['meta'] == dict(epoch=1)
+    assert checkpoint['message_hub']['runtime_info'] == {}
+
+
+@pytest.mark.parametrize('name', [
+    's3://bucket/x.pth', 'petrel://bucket/x.pth', 'open-mmlab:s3://bucket/x.pth', 'pavi://x.pth',
+    'open-mmlab://local', 'openmmlab://local', 'torchvision://resnet18', 'modelzoo://resnet18',
+    'mmcls://vgg11', 'http://host/x.pth', 'https://host/x.pth', 'other://x.pth', 'x.pth',
+    'C:\\x.pth', '\U0010ffff', ''])
+def test_no_scheme_reaches_an_unsafe_loader(name, tmp_path, monkeypatch, restore_loaders):
+    from mmengine.runner import checkpoint as module
+    mark = tmp_path / 'was run'
+    evil = saved(tmp_path / 'evil.pth', dict(state_dict={}, x=Code(mark)))
+
+    class Backend:
+        @contextmanager
+        def get_local_path(self, name):
+            yield str(evil)
+
+        def get(self, name):
+            return evil.read_bytes()
+
+    for place in (checkpoints.loading, module):
+        monkeypatch.setattr(place, 'get_file_backend', lambda *args, **kwargs: Backend())
+    (tmp_path / 'open_mmlab.json').write_text('{"local": "evil.pth"}')
+    monkeypatch.setenv('MMENGINE_HOME', str(tmp_path))
+    monkeypatch.setattr(checkpoints.published, 'download', lambda url, path, check: (
+        path.parent.mkdir(parents=True), path.write_bytes(evil.read_bytes())))
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    monkeypatch.chdir(tmp_path)
+    evil.rename('x.pth') if name == 'x.pth' else None
+    checkpoints.enable_safe_loading()
+    with pytest.raises(CheckpointError, match='holds code|no such checkpoint file'):
+        CheckpointLoader.load_checkpoint(name, 'cpu')
+    assert not mark.exists()
+
+
+def test_names_that_mmengine_looks_up(tmp_path, monkeypatch, restore_loaders):
+    from mmengine.runner.checkpoint import get_torchvision_models
+    fetched = []
+    path = saved(tmp_path / 'x.pth', {'backbone.a': torch.ones(1), 'head.b': torch.ones(1)})
+    monkeypatch.setattr(checkpoints.loading, 'fetch', lambda name: fetched.append(name) or path)
+    checkpoints.enable_safe_loading()
+    weights = CheckpointLoader.load_checkpoint('torchvision://resnet18')['state_dict']
+    assert fetched == [get_torchvision_models()['resnet18']] and len(weights) == 2
+    assert CheckpointLoader.load_checkpoint('mmcls://vgg11')['state_dict'].keys() == {'a'}
+    with pytest.raises(CheckpointError, match='torchvision://resnet81 is unknown.*resnet18'):
+        CheckpointLoader.load_checkpoint('torchvision://resnet81')
+
+
+# Files that are whole, and odd
+
+def changed(name, change):
+    return lambda: BACKBONE | {name: change(BACKBONE[name])}
+
+
+FIRST, COUNT = 'tokenizer.block.0.weight', 'tokenizer.block.1.num_batches_tracked'
+
+
+@pytest.mark.parametrize('content, words', [
+    (changed(FIRST, lambda v: v.to(torch.complex64)), f'{FIRST} is complex64 instead of float32'),
+    (changed(FIRST, lambda v: v.to(torch.int8)), 'int8 instead of float32'),
+    (changed(FIRST, lambda v: v > 0), 'bool instead of float32'),
+    (changed(FIRST, lambda v: v.to(torch.float8_e4m3fn)), 'float8_e4m3fn instead of float32'),
+    (changed(FIRST, lambda v: v.double() * 1e300), 'not finite'),
+    (changed(FIRST, lambda v: v.to_sparse()), 'sparse tensor'),
+    (changed(FIRST, lambda v: v.to('meta')), 'expected dense tensors'),
+    (changed(FIRST, lambda v: torch.quantize_per_tensor(v, 1., 0, torch.qint8)), 'expected dense'),
+    (lambda: BACKBONE | {COUNT: torch.tensor(3.)}, f'{COUNT} is float32 instead of int64')],
+    ids=lambda x: x if isinstance(x, str) else '')
+def test_weights_of_another_kind_change_nothing(content, words, tmp_path):
+    path, model = saved(tmp_path / 'x.pth', content()), ConvMLP()
+    before = {name: v.clone() for name, v in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=re.escape(words)):
+        checkpoints.load_backbone(model, path)
+    assert all(torch.equal(v, before[name]) for name, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float16, torch.bfloat16])
+def test_other_floating_point_numbers_are_converted(dtype, tmp_path):
+    content = {name: v.to(dtype) for name, v in BACKBONE.items()}
+    loaded = backbone(saved(tmp_path / 'x.pth', content)).state_dict()
+    assert all(torch.equal(loaded[name], v.float()) for name, v in content.items())
+
+
+@pytest.mark.parametrize('content', [
+    lambda: dict(state_dict_ema={}, state_dict=BACKBONE),
+    lambda: dict(state_dict_ema=dict(x=1), model_ema=None, model=BACKBONE),
+    lambda: dict(BACKBONE, model={})], ids=['ema', 'all', 'model'])
+def test_an_empty_average_is_passed_over(content, tmp_path):
+    assert_loaded(backbone(saved(tmp_path / 'x.pth', content())))
+
+
+@pytest.mark.parametrize('name', ['a\nb', '\x1b[2J', '\ud800', 'a\r\nerror: ' + 'b' * 5])
+def test_messages_are_one_line_whatever_the_names(name, tmp_path, capsys):
+    content = prefixed('', BACKBONE) | {name: torch.ones(1), f'tokenizer.{name}': torch.ones(1)}
+    with pytest.raises(CheckpointError) as error:
+        checkpoints.load_backbone(ConvMLP(), saved(tmp_path / 'x.pth', content))
+    for text in (str(error.value), checkpoints.describe(content),
+                 str(CheckpointError(f'{name} is no file'))):
+        assert text.isprintable()
+    assert 'more' in str(error.value) or 'unknown to the model' in str(error.value)
+
+
+@pytest.mark.parametrize('classes', [5, float('nan'), 'coin', [1, 2], (None,), {'a': 1}, [['a']],
+                                     torch.ones(2), []], ids=repr)
+def test_odd_metadata_is_left_out(classes, tmp_path, restore_loaders):
+    checkpoints.enable_safe_loading()
+    for meta in (dict(CLASSES=classes, PALETTE=classes), dict(dataset_meta=classes, epoch='x'),
+                 dict(dataset_meta=dict(classes=classes, palette=classes)), classes):
+        path = saved(tmp_path / 'x.pth', dict(state_dict={}, meta=meta, message_hub=classes))
+        assert checkpoints.plain_meta(read(path)) == {}
+        for_runner = CheckpointLoader.load_checkpoint(str(path), 'cpu')
+        assert 'message_hub' not in for_runner
+        assert not {'CLASSES', 'PALETTE'} & for_runner['meta'].keys()
+        assert 'classes' not in for_runner['meta'].get('dataset_meta', {})
+
+
+@pytest.mark.parametrize('palette', [
+    [(1, 2, 3)], [(1, 2), (3, 4)], [(0, 0, 256)] * 2, [(0, -1, 0)] * 2, [(0.5, 0, 0)] * 2, 'ab',
+    [(1, 2, 3), (4, 5)], float('nan')], ids=repr)
+def test_odd_palette_is_left_out(palette):
+    meta = dict(dataset_meta=dict(classes=('a', 'b'), palette=palette))
+    assert plain_meta(dict(meta=meta)) == dict(dataset_meta=dict(classes=('a', 'b')))
+
+
 @pytest.mark.parametrize('content', [
     b'', b'<html>not found</html>', b'PK\x03\x04', pickle.dumps([1, 2]), None], ids=repr)
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
@@ -234,3 +377,15 @@ def test_every_published_name_is_that_of_a_config(pytestconfig):
     assert used and used <= set(checkpoints.PUBLISHED)
     assert len(checkpoints.PUBLISHED) == 21
     assert sorted(golden.shapes('s'))[0] in files.imagenet()
+
+
+@pytest.mark.parametrize('target, error', [
+    ('file/x.pth', 'Not a directory'), ('folder.pth', 'exists: not overwritten'),
+    ('file/x.safetensors', 'Not a directory'), ('x' * 300 + '.pth', 'File name too long')])
+def test_write_where_it_cannot(target, error, tmp_path):
+    (tmp_path / 'file').write_text('')
+    (tmp_path / 'folder.pth').mkdir()
+    before = sorted(tmp_path.rglob('*'))
+    with pytest.raises(CheckpointError, match=error):
+        write(tmp_path / target, BACKBONE, {})
+    assert sorted(tmp_path.rglob('*')) == before

@@ -119,15 +119,16 @@ def test_loss_and_prediction(data):
 
 # The recipe
 
-@pytest.mark.parametrize('data, lr, lowest, warm_up, epochs', [
-    ('imagenet', 5e-4, 1e-5, 5, 300), ('cifar10', 3e-4, 1e-5, 10, 50),
-    ('flowers102', 5e-4, 1e-8, 10, 50)])
-def test_learning_rate_is_that_of_the_authors(data, lr, lowest, warm_up, epochs):
+@pytest.mark.parametrize('name, lr, lowest, warm_up, epochs', [
+    ('s_imagenet', 5e-4, 1e-5, 5, 300), ('s_cifar10', 3e-4, 1e-5, 10, 50),
+    ('s_flowers102', 5e-4, 1e-8, 10, 50), ('m_flowers102', 3e-4, 1e-8, 10, 50),
+    ('l_flowers102', 3e-4, 1e-8, 10, 50)])
+def test_learning_rate_is_that_of_the_authors(name, lr, lowest, warm_up, epochs):
     """A cosine with the warm-up from 1e-6 laid over it, then ten epochs at the lowest rate.
 
     MMEngine multiplies the two, which the cosine's lowest rate disturbs by up to three per cent.
     """
-    cfg = config(f'convmlp_s_{data}')
+    cfg = config(f'convmlp_{name}')
     optimizer = build_optim_wrapper(nn.Linear(1, 1), cfg.optim_wrapper).optimizer
     schedulers = [PARAM_SCHEDULERS.build(dict(scheduler, optimizer=optimizer))
                   for scheduler in cfg.param_scheduler]
@@ -216,3 +217,10 @@ train_cfg = dict(max_epochs=4, val_interval=4)
     trained = torch.load(best, weights_only=False)['state_dict']
     for name, value in detector.backbone.state_dict().items():
         torch.testing.assert_close(value, trained[f'backbone.{name}'])
+
+
+def test_old_name_of_the_module():
+    """Configs of older versions, and those inside their checkpoints, import it."""
+    from convmlp_backbone import classification, mmpretrain_models
+    assert MODELS.get('ConvMLPClassifier') is classification.ConvMLPClassifier
+    assert classification.ConvMLPClsHead is mmpretrain_models.ConvMLPClsHead

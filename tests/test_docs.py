@@ -1,6 +1,7 @@
 """What the docs say is what the project does: links, files, snippets and short commands."""
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -33,8 +34,9 @@ def test_links_and_files(name):
         path, _, section = link.partition('#')
         if path.startswith('https://'):
             continue
-        assert (folder / path).exists(), link
-        headings = re.findall(r'^#+ (.*)$', (folder / path).read_text(), re.M) if section else []
+        target = folder / (path or Path(name).name)
+        assert target.exists(), link
+        headings = re.findall(r'^#+ (.*)$', target.read_text(), re.M) if section else []
         assert not section or section in {
             re.sub(r'[^\w -]', '', h).lower().replace(' ', '-') for h in headings}, link
     for path in re.findall(r'\b((?:tools|configs|convmlp_backbone)/[\w/]+\.\w+)', PAGES[name]):
@@ -73,6 +75,16 @@ def test_programs(page, word):
     names = {}
     exec(snippet(page, word), names)
     assert len(names.get('levels') or names['features']) in (3, 4)
+
+
+def test_programs_that_make_models_fast():
+    from convmlp_backbone.commands.models import build_model
+    names = dict(your_model=build_model('fpn_convmlp_s_coins')[0])
+    exec(snippet('benchmarks.md', 'your_model'), names)
+    assert names['backbone'].fused and names['model'].backbone.fused
+    names = dict(cfg=Config.fromfile(ROOT / 'configs/fpn_convmlp_s_coins.py'))
+    exec(snippet('benchmarks.md', 'fit_model_to_cpu'), names)
+    assert names['cfg'].model.decode_head.norm_cfg.type == 'BN'
 
 
 def test_classifier_in_mmpretrain(tmp_path):

@@ -1,11 +1,15 @@
 """The wheel: what it asks for, what it carries, and that the tools work from it."""
 import email
+import re
 import subprocess
 import sys
 import zipfile
 
 import pytest
+import yaml
 from conftest import ROOT
+
+from convmlp_backbone.version import __version__
 
 
 @pytest.fixture(scope='module')
@@ -24,6 +28,12 @@ def wheel(tmp_path_factory):
     return path
 
 
+def test_one_version():
+    citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
+    newest = re.search(r'^## \[(.*?)\]', (ROOT / 'CHANGELOG.md').read_text(), re.M).group(1)
+    assert __version__ == citation['version'] == newest
+
+
 def test_installs_nothing_over_an_mm_stack(wheel):
     with zipfile.ZipFile(wheel) as archive:
         metadata, = (n for n in archive.namelist() if n.endswith('.dist-info/METADATA'))
@@ -35,10 +45,25 @@ def test_installs_nothing_over_an_mm_stack(wheel):
 
 def test_carries_what_can_run_from_it_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
+        assert 'convmlp_backbone/py.typed' in archive.namelist()
         carried = {n for n in archive.namelist() if n.startswith('convmlp_backbone/.mim/')}
     files = [*(ROOT / 'configs').rglob('*.py'), *(ROOT / 'tools').glob('*.*')]
     assert carried == {f'convmlp_backbone/.mim/{path.relative_to(ROOT)}'
                        for path in [*files, ROOT / 'model-index.yml']}
+
+
+def test_commands_work_from_the_wheel(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / 'site')
+        names = archive.namelist()
+        scripts, = (archive.read(n).decode() for n in names if n.endswith('entry_points.txt'))
+    assert 'convmlp = convmlp_cli:main' in scripts
+    done = subprocess.run(
+        [sys.executable, '-m', 'convmlp_backbone', 'get-flops', 'fpn_convmlp_s_coin'],
+        cwd=tmp_path, text=True, capture_output=True,
+        env={'PATH': '/usr/bin:/bin', 'PYTHONPATH': str(tmp_path / 'site')})
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith('error: ')
+    assert f'{tmp_path}/site/convmlp_backbone/.mim/configs' in done.stderr  # is where they are
 
 
 def test_tools_work_from_the_wheel(wheel, tmp_path, coins):

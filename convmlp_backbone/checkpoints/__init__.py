@@ -1,5 +1,6 @@
 """Checkpoints: where they lie, how they are read safely, and what of them goes into a model."""
 from ..errors import CheckpointError
+from .download import shown
 from .loading import enable_safe_loading, load, load_backbone, load_model, mismatches, require_fit
 from .names import describe, rename_published, split_backbone, unwrap
 from .published import BASE_URL, OLD_BASE_URL, PUBLISHED, SCHEME, fetch
@@ -8,5 +9,5 @@ from .writing import write
 
 __all__ = ['BASE_URL', 'OLD_BASE_URL', 'PUBLISHED', 'SCHEME', 'CheckpointError', 'describe',
            'enable_safe_loading', 'fetch', 'load', 'load_backbone', 'load_model', 'mismatches',
-           'plain_meta', 'read', 'rename_published', 'require_fit', 'split_backbone', 'unwrap',
-           'write']
+           'plain_meta', 'read', 'rename_published', 'require_fit', 'shown', 'split_backbone',
+           'unwrap', 'write']

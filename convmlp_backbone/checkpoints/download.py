@@ -1,30 +1,35 @@
 """Download a file over HTTP: afterwards it is there and complete, or it is not there at all."""
+import base64
 import hashlib
-import os
+import re
 from http.client import HTTPException
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from ..errors import DownloadError
+from ..files import whole_file
 
 TIMEOUT = 30  # seconds without an answer
 ATTEMPTS = 5  # connections, where one after the other breaks off
 _COLUMNS = (TextColumn('{task.description}'), BarColumn(), DownloadColumn(), TransferSpeedColumn())
 
 
-def download(url, path, size=None, sha256=None):
+def download(url, path, size=None, sha256=None, check=lambda path: None):
     """Download ``url`` to ``path``, unless it is there.
 
     Of the processes that ask for the same file at the same time, as those of a distributed run do,
     one downloads and the others wait for it.
 
     Args:
-        url (str): ``http://`` or ``https://`` address.
+        url (str): ``http://`` or ``https://`` address, with ``USER:PASSWORD@`` where need be.
         path (str | Path): Where the file is to lie; the folder is made.
         size (int, optional): Its length in bytes, if known.
         sha256 (str, optional): Its SHA-256 in hexadecimal digits, if known.
+        check (Callable): Given a path, raises ValueError if the file there is another than the one
+            wanted; one that lies at ``path`` is then replaced.
 
     Raises:
         DownloadError: No answer, an answer other than the file, or the wrong file.
@@ -32,59 +37,125 @@ def download(url, path, size=None, sha256=None):
     from filelock import FileLock  # which torch needs; half of this package's time to import
 
     path = Path(path)
-    if path.exists():
+
+    def there():
+        try:
+            check(path)
+        except (OSError, ValueError):
+            return False
+        return path.exists()
+
+    if there():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + '.part')
     with FileLock(f'{path}.lock'):
-        if path.exists():
+        if there():
             return
-        try:
-            with open(part, 'wb+') as file:
-                _receive(url, file)
-                _check(file, size, sha256)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        except (OSError, HTTPException, ValueError) as error:
-            reason = str(error) or type(error).__name__
-            raise DownloadError(f'cannot download {url}: {reason}') from None
-        finally:
-            part.unlink(missing_ok=True)
+        with whole_file(path) as part:
+            try:
+                with open(part, 'wb') as file:
+                    _receive(url, file, path.name)
+                _require(part, size, sha256)
+                check(part)
+            except (OSError, HTTPException, ValueError) as error:
+                reason = str(error) or type(error).__name__
+                raise DownloadError(f'cannot download {shown(url)}: {reason}') from None
 
 
-def _receive(url, file):
+def shown(source):
+    """A path, or an address without what may be secret: its user, its password, its query."""
+    if not re.match('https?://', str(source), re.IGNORECASE):
+        return str(source)
+    scheme, rest = str(source).split('://', 1)
+    host, slash, path = re.split('[?#]', rest)[0].partition('/')
+    host = host.rpartition('@')[2]
+    known = re.fullmatch(r'([^:]*|\[[0-9a-fA-F:.]*\])(:[0-9]*)?', host)
+    return f'{scheme}://{host}{slash}{path}' if known else f'{scheme}://...'
+
+
+def sha256_of(path):
+    """The SHA-256 of a file in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _request(url):
+    """The request for ``url``; a redirection elsewhere does not get the password."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition('@')
+    request = Request(parts._replace(netloc=host, fragment='').geturl(), headers={
+        'User-Agent': 'convmlp-backbone', 'Accept-Encoding': 'identity'})
+    if at:
+        request.add_unredirected_header(
+            'Authorization', f'Basic {base64.b64encode(unquote(user).encode()).decode()}')
+    return request
+
+
+def _receive(url, file, name):
     """Write what ``url`` holds to ``file``; where the connection breaks off, go on in a new one."""
-    version = None
-    for _ in range(ATTEMPTS):
+    known = None  # the length and version of the file of which a part is there
+    trouble = 0
+    while trouble < ATTEMPTS:
+        request = _request(url)
         # Without a version the rest could be that of another file: then start again.
-        headers = {'User-Agent': 'convmlp-backbone'}
-        if version and file.tell():
-            headers.update({'Range': f'bytes={file.tell()}-', 'If-Range': version})
-        with urlopen(Request(url, headers=headers), timeout=TIMEOUT) as response:
-            if response.headers.get_content_type() == 'text/html':
-                raise DownloadError('the answer is a web page')
-            length = response.headers['Content-Length']
-            if length is None:
-                raise DownloadError('the answer does not tell how long the file is')
-            if response.status != 206:
+        if known and known['if_range'] and file.tell():
+            request.add_header('Range', f'bytes={file.tell()}-')
+            request.add_header('If-Range', known['if_range'])
+        with urlopen(request, timeout=TIMEOUT) as response:
+            start, end, found = _extent(response)
+            if start and start != file.tell():
+                raise DownloadError('the answer is another part of the file than the rest')
+            if start and any(known[key] and found[key] and known[key] != found[key]
+                             for key in ('total', 'ETag', 'Last-Modified')):
+                reason, known = 'the file changed', None
+                trouble += 1
+                continue
+            if not start:
                 file.seek(0)
                 file.truncate()
-            elif not str(response.headers['Content-Range']).startswith(
-                    f'bytes {file.tell()}-'):
-                raise DownloadError('the answer is another part of the file than the rest')
-            total = file.tell() + int(length)
-            etag = response.headers['ETag'] or 'W/'
-            version = response.headers['Last-Modified'] if etag.startswith('W/') else etag
+                known = found
             with Progress(*_COLUMNS) as progress:
-                bar = progress.add_task(url.rsplit('/', 1)[-1], total=total)
+                bar = progress.add_task(name, total=known['total'])
                 for chunk in _chunks(response):
                     file.write(chunk)
                     progress.update(bar, completed=file.tell())
-        if file.tell() == total:
+        if file.tell() == known['total']:
             return
-    raise DownloadError(f'the connection broke off {ATTEMPTS} times, '
-                        f'the last time after {file.tell()} of {total} bytes')
+        if file.tell() != end or not known['if_range']:  # else a part, as it was announced
+            reason = 'the connection broke off'
+            trouble += 1
+    raise DownloadError(f'{reason} {ATTEMPTS} times, the last time after {file.tell()} bytes')
+
+
+def _extent(response):
+    """Which bytes of the file an answer brings, from where to before where, and of which file."""
+    if response.headers.get_content_type() == 'text/html':
+        raise DownloadError('the answer is a web page')
+    encoding = response.headers['Content-Encoding'] or 'identity'
+    if encoding != 'identity':
+        raise DownloadError(f'the answer is encoded: {encoding}')
+    found = {key: response.headers[key] for key in ('ETag', 'Last-Modified')}
+    strong = found['ETag'] and not found['ETag'].startswith('W/')
+    found['if_range'] = found['ETag'] if strong else found['Last-Modified']
+    length = response.headers['Content-Length'] or ''
+    if response.status == 206:
+        part = re.fullmatch(r'bytes ([0-9]+)-([0-9]+)/([0-9]+)',
+                            response.headers['Content-Range'] or '')
+        start, last, found['total'] = map(int, part.groups()) if part else (0, -1, 0)
+        if not start <= last < found['total'] or length not in ('', str(last + 1 - start)):
+            raise DownloadError('the answer does not tell which part of the file it is')
+        return start, last + 1, found
+    if response.status != 200:
+        raise DownloadError(f'the answer is HTTP {response.status}')
+    if not length.isdecimal():
+        raise DownloadError('the answer does not tell how long the file is')
+    if not int(length):
+        raise DownloadError('the answer is empty')
+    found['total'] = int(length)
+    return 0, found['total'], found
 
 
 def _chunks(response):
@@ -96,13 +167,8 @@ def _chunks(response):
         return
 
 
-def _check(file, size, sha256):
-    if size is not None and file.tell() != size:
-        raise DownloadError(f'it has {file.tell()} bytes, not {size} as published')
-    if sha256 is not None:
-        file.seek(0)
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-        if digest.hexdigest() != sha256:
-            raise DownloadError(f'its SHA-256 is {digest.hexdigest()}, not {sha256} as published')
+def _require(path, size, sha256):
+    if size is not None and path.stat().st_size != size:
+        raise DownloadError(f'it has {path.stat().st_size} bytes, not {size} as published')
+    if sha256 is not None and sha256_of(path) != sha256.lower():
+        raise DownloadError(f'its SHA-256 is {sha256_of(path)}, not {sha256} as published')

@@ -4,18 +4,21 @@ import re
 import torch
 
 from ..archs import ARCHS
+from ..errors import printable
 
 
 def unwrap(checkpoint):
     """The key under which the weights lie, None if there is no wrapper, and the tensors there.
 
-    As in timm, the moving average comes first; it is what the paper's figures were measured with.
-    (MMEngine's EMAHook puts the average into ``state_dict`` itself.)
+    As in timm, the moving average comes first, unless there is none in it; it is what the paper's
+    figures were measured with. (MMEngine's EMAHook puts the average into ``state_dict`` itself.)
     """
-    wrapper = next((key for key in ('state_dict_ema', 'model_ema', 'state_dict', 'model')
-                    if isinstance(checkpoint.get(key), dict)), None)
-    state_dict = checkpoint if wrapper is None else checkpoint[wrapper]
-    return wrapper, {str(n): v for n, v in state_dict.items() if torch.is_tensor(v)}
+    found = {
+        wrapper: {str(n): v for n, v in inside.items() if torch.is_tensor(v)}
+        for wrapper in ('state_dict_ema', 'model_ema', 'state_dict', 'model', None)
+        if isinstance(inside := checkpoint.get(wrapper) if wrapper else checkpoint, dict)}
+    wrapper = next(filter(found.get, found), next(iter(found)))
+    return wrapper, found[wrapper]
 
 
 def split_backbone(state_dict):
@@ -39,11 +42,12 @@ def describe(state_dict):
     """What weights look like, in a few words: ``ConvMLP-S, 185 tensors, with norm, head``."""
     prefix, weights, others = split_backbone(state_dict)
     if prefix is None:
-        return f'no ConvMLP: {len(others)} tensors, {", ".join(map(str, others[:3]))} ...'
+        return printable(f'no ConvMLP: {len(others)} tensors, {", ".join(others[:3])} ...')
     parts = list(dict.fromkeys(name.split('.')[0] for name in others))
     where = f' behind {prefix}' if prefix else ''
     surroundings = f', with {", ".join(parts)}' if parts else ''
-    return f'ConvMLP-{_size(weights)}, {len(weights)} tensors{where}{surroundings}'
+    return printable(
+        f'ConvMLP-{_size(weights)}, {len(weights)} tensors{where}{surroundings}')
 
 
 def _size(weights):
@@ -60,7 +64,7 @@ def _size(weights):
             dims=tuple(weights[b + '0.norm1.weight'].shape[0] for b in blocks),
             mlp_blocks=tuple(count(re.escape(b) + r'\d+') for b in blocks),
             mlp_ratio=fc1.shape[0] // fc1.shape[1])
-    except KeyError:
+    except (KeyError, IndexError, ZeroDivisionError):
         return '?'
     return next((size.upper() for size, arch in ARCHS.items() if arch == found), '?')
 

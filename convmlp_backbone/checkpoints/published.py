@@ -2,12 +2,15 @@
 import difflib
 import hashlib
 import os
+import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import torch
 
 from ..errors import CheckpointError
-from .download import download
+from .download import download, sha256_of, shown
+from .reading import container
 
 # The published checkpoints. Configs name them by SCHEME, so that the address stands only here.
 BASE_URL = 'https://shi-labs.com/projects/convmlp/checkpoints/'
@@ -30,7 +33,7 @@ def fetch(source):
         source (str | Path): A path, an ``http(s)://`` address, or ``convmlp://NAME`` with one of
             :data:`PUBLISHED`. A published one is first looked for in the folder that the
             environment variable ``CONVMLP_CHECKPOINTS`` names, as ``DIR/detection/x.pth`` or
-            ``DIR/x.pth``.
+            ``DIR/x.pth``. An address may end in ``#sha256=HEX``, which the file must then have.
 
     Returns:
         Path: A file that exists.
@@ -40,34 +43,53 @@ def fetch(source):
     """
     source = str(source)
     base = next((b for b in (SCHEME, BASE_URL, OLD_BASE_URL) if source.startswith(b)), None)
-    if base is None and not source.startswith(('http://', 'https://')):
+    if base is None and not re.match('https?://', source, re.IGNORECASE):
         path = Path(source).expanduser()
         if not path.is_file():
             raise CheckpointError(f'no such checkpoint file: {path}')
         return path
+    address, _, fragment = source.partition('#')
+    sha256 = fragment.removeprefix('sha256=').lower() if fragment.startswith('sha256=') else None
+    if sha256 is not None and not re.fullmatch('[0-9a-f]{64}', sha256):
+        raise CheckpointError(f'{shown(source)}#{fragment}: expected 64 hexadecimal digits')
+    path = _fetch_published(address, base) if base else _fetch_address(address)
+    if sha256 not in (None, found := sha256 and sha256_of(path)):
+        raise CheckpointError(f'{path}, from {shown(source)}, has the SHA-256 {found}, '
+                              f'not {sha256}; delete it to download it again')
+    return path
 
-    name, url, folder = Path(source).name, source, os.environ.get(FOLDER)
-    cache = Path(torch.hub.get_dir(), 'checkpoints')
-    if base is None:
-        # Two addresses may end alike.
-        target = cache / hashlib.sha256(url.encode()).hexdigest()[:8] / name
-    else:
-        published = source[len(base):]
-        if published not in PUBLISHED:
-            near = difflib.get_close_matches(published, PUBLISHED, cutoff=0)
-            raise CheckpointError(f'{source} has not been published; did you mean '
-                                  f'{" or ".join(SCHEME + n for n in near)}?')
-        if folder and not Path(folder).is_dir():
-            raise CheckpointError(f'{FOLDER}={folder}: no such folder')
-        if folder:
-            for path in (Path(folder, published), Path(folder, name)):
-                if path.is_file():
-                    return path
-        url, target = BASE_URL + published, cache / name
+
+def _cache():
+    return Path(torch.hub.get_dir(), 'checkpoints')
+
+
+def _fetch_address(url):
+    # The name in the path, as far as a file can have it; two addresses may end alike.
+    name = re.sub(r'[^\w.-]', '_', urlsplit(url).path.rpartition('/')[2]).lstrip('.')[-100:]
+    target = _cache() / hashlib.sha256(url.encode()).hexdigest()[:8] / (name or 'checkpoint')
     try:
-        download(url, target)
+        download(url, target, check=container)
     except OSError as error:
-        here = f' ({folder} has no such file)' if base and folder else ''
-        hint = f'; if you have the file, set {FOLDER} to its folder{here}' if base else ''
-        raise CheckpointError(f'{error}{hint}') from None
+        raise CheckpointError(error) from None
     return target
+
+
+def _fetch_published(source, base):
+    published, folder = source[len(base):], os.environ.get(FOLDER)
+    name = Path(published).name
+    if published not in PUBLISHED:
+        near = difflib.get_close_matches(published, PUBLISHED, cutoff=0)
+        raise CheckpointError(f'{source} has not been published; did you mean '
+                              f'{" or ".join(SCHEME + n for n in near)}?')
+    if folder and not Path(folder).is_dir():
+        raise CheckpointError(f'{FOLDER}={folder}: no such folder')
+    for path in (Path(folder, published), Path(folder, name)) if folder else ():
+        if path.is_file():
+            return path
+    try:
+        download(BASE_URL + published, _cache() / name, check=container)
+    except OSError as error:
+        here = f' ({folder} has no such file)' if folder else ''
+        raise CheckpointError(f'{error}; if you have the file, set {FOLDER} to its folder'
+                              f'{here}') from None
+    return _cache() / name

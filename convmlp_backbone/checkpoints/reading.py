@@ -2,73 +2,166 @@
 
 A checkpoint is data: nothing here executes code from a file unless it is told to trust the file.
 """
+import io
 import json
-import pickle
-import re
-from argparse import Namespace
-from contextlib import nullcontext
+import mmap
+import os
+import zipfile
+from contextlib import suppress
 
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
 
 from ..errors import CheckpointError
+from .unpickling import Code, Plain, Refused, Unpickler, checked
 
-
-def _history_buffer_method(owner, name):
-    """What a pickled HistoryBuffer may use ``getattr`` for: to name its own statistics."""
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
-        raise pickle.UnpicklingError('GLOBAL getattr')
-    return getattr(owner, name)
-
-
-def _plain_types():
-    """What ``weights_only`` has to allow besides for the training checkpoints of MMEngine and timm.
-
-    All are containers of plain values. MMEngine's own list has ``getattr``, which opens the door.
-    """
-    reconstruct, scalar = np.empty(0).__reduce__()[0], np.float64().__reduce__()[0]
-    types = [HistoryBuffer, Namespace, np.ndarray, np.dtype,
-             (_history_buffer_method, 'builtins.getattr')]
-    for module in ('numpy._core.multiarray', 'numpy.core.multiarray'):  # NumPy 2 and 1
-        types += [(reconstruct, f'{module}._reconstruct'), (scalar, f'{module}.scalar')]
-    return types + list({type(np.dtype(code)) for code in '?bhilqBHILQefdUS'})
+# The number that begins files of torch.save before PyTorch 1.6, as pickled.
+LEGACY = b'\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 
 
 def read(path, trust=False, map_location='cpu'):
     """The content of a ``.safetensors`` file, or of a file that ``torch.save`` wrote.
 
     Args:
-        path (str | Path): The file.
+        path (str | Path): The file; which of them it is, its content tells.
         trust (bool): Run the code that the file holds, if any.
-        map_location: As in :func:`torch.load`.
+        map_location (str | torch.device): Where the tensors are to be; the CPU for anything else.
 
     Returns:
-        dict: Tensors and plain values.
+        dict: Tensors and plain values, see :class:`Plain`.
 
     Raises:
-        CheckpointError: The file holds code, or it is no checkpoint.
+        CheckpointError: The file holds code, or what no checkpoint needs, or is none.
     """
-    if str(path).endswith('.safetensors'):
-        return _read_safetensors(path)
-    # Before torch 2.6 there is no way to allow anything: training checkpoints need trust there.
-    allow = nullcontext()
-    if not trust and torch.__version__ >= (2, 6):
-        allow = torch.serialization.safe_globals(_plain_types())
+    device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
     try:
-        with allow:
-            content = torch.load(path, map_location=map_location, weights_only=not trust)
+        kind = container(path)
+        if trust and kind != 'safetensors':
+            content = torch.load(path, map_location=device, weights_only=False)
+        else:
+            reader = dict(
+                zip=_read_zip, legacy=_read_legacy, safetensors=_read_safetensors)[kind]
+            content = reader(path, device)
+    except CheckpointError:
+        raise
+    except Code as code:
+        name = str(code).removeprefix('builtins.')
+        raise CheckpointError(
+            f'{path} holds code ({name}), not only tensors and plain values; if you trust '
+            'who made it, say so: --trust in the tools, trust=True in Python') from None
+    except Refused as reason:
+        raise CheckpointError(f'{path} is refused: {reason}') from None
     except Exception as error:  # a damaged file can raise anything
-        if code := re.search(r'GLOBAL (\S+)', str(error)):
-            raise CheckpointError(
-                f'{path} holds code ({code[1]}), not only tensors and plain values; if you trust '
-                'who made it, say so: --trust in the tools, trust=True in Python') from None
-        reason = str(error).split('WeightsUnpickler error:')[-1].strip().split('\n')[0]
-        raise CheckpointError(f'{path} is damaged or no checkpoint: '
-                              f'{reason or type(error).__name__}') from None
+        reason = f'{error}' if isinstance(error, ValueError) and f'{error}' else repr(error)
+        trouble = 'cannot be read' if isinstance(error, OSError) else 'is damaged or no checkpoint'
+        raise CheckpointError(f'{path} {trouble}: {reason[:300]}') from None
     if not isinstance(content, dict):
         raise CheckpointError(f'{path} holds a {type(content).__name__}, expected a dict')
     return content
+
+
+def container(path):
+    """Which kind of checkpoint file ``path`` is: ``'zip'``, ``'legacy'`` or ``'safetensors'``.
+
+    Raises:
+        ValueError: None of them, or not all of it; says how it begins.
+    """
+    size = os.path.getsize(path)
+    with open(path, 'rb') as file:
+        head = file.read(64)
+        if head.startswith(b'PK\3\4'):
+            if not zipfile.is_zipfile(file):
+                raise ValueError('the end of the zip file is missing')
+            return 'zip'
+        if head.startswith(b'\x80') and LEGACY in head:
+            return 'legacy'
+        length = int.from_bytes(head[:8], 'little')
+        if head[8:9] == b'{' and 8 + length <= size:
+            file.seek(8)
+            if 8 + length + _data_size(file.read(length)) == size:
+                return 'safetensors'
+            raise ValueError('a safetensors file of another size than it says')
+    raise ValueError(f'it begins with {head[:40]!r}' if head else 'it is empty')
+
+
+def _data_size(header):
+    """How many bytes follow the header of a safetensors file; -1 if it is malformed."""
+    try:
+        return max((entry['data_offsets'][1] for name, entry in json.loads(header).items()
+                    if name != '__metadata__'), default=0)
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+        return -1
+
+
+def _read_zip(path, device):
+    """What ``torch.save`` writes since PyTorch 1.6."""
+    size, blocks = os.path.getsize(path), {}
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry.filename: entry for entry in archive.infolist()}
+        if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size
+               for entry in entries.values()):
+            raise Refused('it is a compressed zip file, and torch.save writes none')
+        if (len(entries) < len(archive.infolist())
+                or sum(entry.file_size for entry in entries.values()) > size):
+            raise Refused('entries of the zip file lie over one another')
+        name = next(name for name in entries if name.endswith('/data.pkl'))
+        folder = name.removesuffix('data.pkl')
+        if folder + 'constants.pkl' in entries:
+            raise Refused('it is a TorchScript program')
+        if folder + 'byteorder' in entries and archive.read(folder + 'byteorder') != b'little':
+            raise Refused('it is of a big-endian machine')
+
+        def block(key, count, itemsize):
+            entry = entries.get(f'{folder}data/{key}')
+            if entry is None or entry.file_size != count * itemsize:
+                raise ValueError('numbers are missing')
+            if key not in blocks:
+                with archive.open(entry) as file:
+                    blocks[key] = _fill(torch.UntypedStorage(entry.file_size), file)
+            return blocks[key]
+
+        with archive.open(name) as file:
+            tree = Unpickler(io.BytesIO(file.read()), block).load()
+    return Plain(size, device)(tree)
+
+
+def _read_legacy(path, device):
+    """What ``torch.save`` wrote before PyTorch 1.6: pickles, and then the numbers."""
+    blocks = {}
+    with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+
+        def block(key, count, itemsize):
+            if key not in blocks:
+                if sum(len(old) for old, _ in blocks.values()) + count * itemsize > len(data):
+                    raise ValueError('numbers in more bytes than the file has')
+                blocks[key] = torch.UntypedStorage(count * itemsize), itemsize
+            if len(blocks[key][0]) != count * itemsize:
+                raise ValueError('a storage of two sizes')
+            return blocks[key][0]
+
+        for _ in ('magic number', 'protocol version', 'system'):
+            Unpickler(data).load()
+        tree = Unpickler(data, block).load()
+        for key in Unpickler(data).load():
+            memory, itemsize = blocks.pop(key)
+            if int.from_bytes(data.read(8), 'little') * itemsize != len(memory):
+                raise ValueError('a storage of two sizes')
+            _fill(memory, data)
+        if blocks:
+            raise ValueError('numbers are missing')
+        return Plain(len(data), device)(tree)
+
+
+def _fill(memory, file):
+    """Fill a torch.UntypedStorage with what comes next in ``file``."""
+    view = memoryview(torch.empty(0, dtype=torch.uint8).set_(memory).numpy())
+    while view:
+        chunk = file.read(min(len(view), 1 << 20))
+        view[:len(chunk)] = chunk
+        view = view[len(chunk):]
+        if not chunk:
+            raise ValueError('numbers are missing')
+    return memory
 
 
 def safetensors_package(path):
@@ -79,32 +172,55 @@ def safetensors_package(path):
     return safetensors
 
 
-def _read_safetensors(path):
-    safe_open = safetensors_package(path).safe_open
-    try:
-        with safe_open(path, 'pt') as file:
+def _read_safetensors(path, device):
+    with safetensors_package(path).safe_open(path, 'pt', device=str(device)) as file:
+        weights = {name: checked(file.get_tensor(name)) for name in file.keys()}
+        meta = {}
+        with suppress(ValueError, RecursionError):  # not of :func:`write`
             meta = json.loads((file.metadata() or {}).get('meta', '{}'))
-            weights = {name: file.get_tensor(name) for name in file.keys()}
-            return dict(meta=plain_meta(dict(meta=meta)), state_dict=weights)
-    except Exception as error:
-        raise CheckpointError(f'{path} is damaged or no safetensors file: {error}') from None
+        return dict(meta=plain_meta(dict(meta=meta)), state_dict=weights)
 
 
 def plain_meta(checkpoint):
     """What a published file tells about itself: class names, ids and colours, progress, versions.
 
-    Not the config and the environment, which tell of the machine.
+    Not the config and the environment, which tell of the machine, and nothing that is malformed.
     """
     meta = checkpoint.get('meta')
     meta = meta if isinstance(meta, dict) else {}
-    plain = {key: meta[key] for key in ('epoch', 'iter', 'mmengine_version') if key in meta}
+    plain = {key: meta[key] for key, kind in dict(epoch=int, iter=int, mmengine_version=str).items()
+             if type(meta.get(key)) is kind}
     # MMDetection 2.x and MMSegmentation 0.x wrote CLASSES and PALETTE right into meta.
-    dataset = {key.lower(): value for key, value in (meta.get('dataset_meta') or meta).items()}
-    if dataset.get('classes') is not None:
-        plain['dataset_meta'] = dict(classes=tuple(map(str, dataset['classes'])))
-        if isinstance(dataset.get('palette'), (list, tuple, np.ndarray)):
-            # Tuples, since the visualizers take no lists for colours.
-            plain['dataset_meta']['palette'] = [tuple(map(int, c)) for c in dataset['palette']]
-        if isinstance(dataset.get('category_ids'), (list, tuple)):  # of our own training
-            plain['dataset_meta']['category_ids'] = list(map(int, dataset['category_ids']))
+    dataset = meta.get('dataset_meta')
+    dataset = {str(key).lower(): value for key, value in (
+        dataset if isinstance(dataset, dict) and dataset else meta).items()}
+    if classes := class_names(dataset.get('classes')):
+        plain['dataset_meta'] = dict(classes=classes)
+        if palette := colours(dataset.get('palette'), len(classes)):
+            plain['dataset_meta']['palette'] = palette
+        ids = _items(dataset.get('category_ids'))  # of the training file; see checks.contract
+        if len(ids) == len(classes) and all(type(number) is int for number in ids):
+            plain['dataset_meta']['category_ids'] = list(ids)
     return plain
+
+
+def class_names(value):
+    """``value`` as a tuple of names; None if it is none of names."""
+    names = _items(value)
+    return tuple(map(str, names)) if names and all(isinstance(n, str) for n in names) else None
+
+
+def colours(value, count):
+    """``value`` as a list of at least ``count`` colours (red, green, blue); None if it is none."""
+    rows = [_items(row) for row in _items(value)]
+    if rows and len(rows) >= count and all(len(row) == 3 and all(
+            isinstance(n, (int, np.integer)) and 0 <= n <= 255 for n in row) for row in rows):
+        # Tuples, since the visualizers take no lists for colours.
+        return [tuple(map(int, row)) for row in rows]
+    return None
+
+
+def _items(value):
+    if isinstance(value, np.ndarray) and value.ndim:
+        return value.tolist()
+    return value if isinstance(value, (list, tuple)) else ()

@@ -24,16 +24,25 @@ def write(path, state_dict, meta, name_hash=False):
         tuple[Path, str]: The file written and its SHA-256.
 
     Raises:
-        CheckpointError: The file exists, or its name ends otherwise.
+        CheckpointError: The file exists, its name ends otherwise, or it cannot be written; nothing
+            has changed then.
     """
     path = Path(path)
     if path.suffix not in ('.pth', '.safetensors'):
         raise CheckpointError(f'{path}: expected a name that ends in .pth or .safetensors')
+    if not state_dict:
+        raise CheckpointError(f'{path}: there are no weights to write')
     # Copies, since several tensors may share, or fill only a part of, one memory.
     state_dict = {name: v.detach().cpu().clone().contiguous() for name, v in state_dict.items()}
     if path.suffix == '.safetensors':
         # One entry, since the order of several, and so the file's hash, is left to chance.
-        data = safetensors_package(path).torch.save(state_dict, dict(meta=json.dumps(meta)))
+        save = safetensors_package(path).torch.save
+        try:
+            if '__metadata__' in state_dict:  # which would be written, and never read
+                raise ValueError('a tensor cannot be called __metadata__ there')
+            data = save(state_dict, dict(meta=json.dumps(meta)))
+        except (KeyError, TypeError, ValueError) as error:  # names or types that it cannot have
+            raise CheckpointError(f'{path} cannot be written: {error}') from None
     else:
         buffer = io.BytesIO()
         torch.save(dict(meta=meta, state_dict=state_dict), buffer)
@@ -41,8 +50,11 @@ def write(path, state_dict, meta, name_hash=False):
     sha256 = hashlib.sha256(data).hexdigest()
     if name_hash:
         path = path.with_name(f'{path.stem}-{sha256[:8]}{path.suffix}')
-    if path.exists():
-        raise CheckpointError(f'{path} exists: not overwritten')
-    with whole_file(path) as part:
-        part.write_bytes(data)
+    try:
+        if path.exists():
+            raise CheckpointError(f'{path} exists: not overwritten')
+        with whole_file(path) as part:
+            part.write_bytes(data)
+    except OSError as error:
+        raise CheckpointError(f'{path} cannot be written: {error.strerror}') from None
     return path, sha256

@@ -10,6 +10,7 @@ from ..checkpoints import (
     describe,
     load,
     plain_meta,
+    shown,
     split_backbone,
     unwrap,
     write,
@@ -52,10 +53,13 @@ def add_arguments(parser):
 def run(args):
     checkpoint = load(args.source, args.trust)
     wrapper, state_dict = unwrap(checkpoint)
-    print(f'read    {args.source}: {describe(state_dict)}' + (f', in {wrapper}' if wrapper else ''))
+    print(f'read    {shown(args.source)}: {describe(state_dict)}'
+          + (f', in {wrapper}' if wrapper else ''))
     new = rename(state_dict, args.names) if args.names else state_dict
     if args.half:
         new = {n: v.half() if v.is_floating_point() else v for n, v in new.items()}
+        if spoilt := [n for n, v in new.items() if not v.isfinite().all()]:
+            raise CheckpointError(f'--half: {spoilt[0]} would not be finite')
     write(args.target, new, plain_meta(checkpoint))
     left_out = [key for key in checkpoint if wrapper and key not in (wrapper, 'meta')]
     print(f'left    {len(state_dict) - len(new)} tensors, {", ".join(left_out) or "nothing else"}')

@@ -120,7 +120,7 @@ def format_table(header, rows, markdown):
 
 
 def add_arguments(parser):
-    parser.add_argument('model', metavar='CONFIG|ARCH')
+    options.add(parser, 'model')
     options.add(parser, '--shape', help='height and width of the image, or one number for both '
                 '(default: 224 for classifiers and backbones, 512 for segmentors, 800 1280 for '
                 'detectors)')
@@ -129,7 +129,8 @@ def add_arguments(parser):
                         help='one row for a size of ConvMLP and each of its parts turned off')
     style = parser.add_mutually_exclusive_group()
     style.add_argument('--csv', action='store_true', help='all digits, for spreadsheets')
-    style.add_argument('--markdown', action='store_true')
+    style.add_argument('--markdown', action='store_true', help='a table for a page')
+    options.add(style, '--json')
 
 
 def run(args):
@@ -142,5 +143,7 @@ def run(args):
     if args.csv:
         csv.writer(sys.stdout, lineterminator='\n').writerows([header, *rows])
         return
+    if args.json:
+        return dict(input=[3, *shape], rows=[dict(zip(header, row, strict=True)) for row in rows])
     print('\n'.join(format_table(header, rows, args.markdown)))
     print(f'\nInput {"x".join(map(str, shape))}. {NOT_COUNTED}')

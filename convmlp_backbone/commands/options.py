@@ -1,16 +1,21 @@
 """The options that commands share, each described once."""
+from pathlib import Path
+from typing import Any
+
 from mmengine.config import DictAction
 
 from ..amp import CHOICES
 
 FILE = dict(bash='_shtab_compgen_files', zsh='_files', tcsh='f')  # what a shell completes
 FOLDER = dict(bash='_shtab_compgen_dirs', zsh='_files -/', tcsh='d')
+CONFIG = dict(FILE, bash='_convmlp_configs')  # a file, or the name of a shipped one
 
 OPTIONS = {
-    'config': dict(help='path of a config, or the name of a shipped one', complete=FILE),
+    'config': dict(help='path of a config, or the name of a shipped one', complete=CONFIG),
     'checkpoint': dict(help='path, URL or convmlp://NAME', complete=FILE),
     'image': dict(help='a photo', complete=FILE),
-    'models': dict(nargs='+', metavar='MODEL[=CHECKPOINT]', help='see above', complete=FILE),
+    'model': dict(metavar='MODEL', help='s, m, l, a config or one of timm', complete=CONFIG),
+    'models': dict(nargs='+', metavar='MODEL[=CHECKPOINT]', help='see above', complete=CONFIG),
     '--amp': dict(nargs='?', const='on', choices=CHOICES, help='mixed precision: bf16, fp16, the '
                   'one that suits this machine (--amp alone), or that, if any (auto)'),
     '--cfg-options': dict(nargs='+', action=DictAction, metavar='KEY=VALUE', help='change entries '
@@ -27,7 +32,12 @@ OPTIONS = {
     # torch.distributed.launch of old passes it; torchrun sets the variable instead.
     '--local_rank': dict(type=int, default=0, help='of torch.distributed.launch'),
     '--no-check': dict(action='store_true', help='do not check config and data first'),
-    '--out-dir': dict(metavar='DIR', help='folder for the results', complete=FOLDER),
+    '--out': dict(type=Path, metavar='FILE.png', help='the picture (default: %(default)s)',
+                  complete=FILE),
+    '--out-dir': dict(metavar='DIR', help='folder for the results (default: %(default)s)',
+                      complete=FOLDER),
+    '--precision': dict(choices=['f32', 'bf16'], help='of an exported file: bfloat16 in OpenVINO, '
+                        'sooner on a processor with units for it (default f32)'),
     '--shape': dict(nargs='+', type=int, metavar='N', help='height and width of the image in '
                     'pixels, or one number for both'),
     '--trust': dict(action='store_true', help='run the code that checkpoints hold, if any '
@@ -38,7 +48,7 @@ JOB = ('--work-dir', '--data-root', '--cfg-options', '--launcher', '--local_rank
        '--no-check')
 
 
-def add(parser, *names, **changes):
+def add(parser: Any, *names: str, **changes: Any) -> None:
     """Add the options of these names, with what is said otherwise in one command."""
     for name in names:
         option = {**OPTIONS[name], **changes}

@@ -97,9 +97,9 @@ def draw_curves(work_dirs, file):
 
 
 def add_arguments(parser):
-    parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR').complete = options.FOLDER
-    parser.add_argument('--out', type=Path, default='work_dirs/curves.png', metavar='FILE.png',
-                        help='(default: %(default)s)').complete = options.FILE
+    parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR',
+                        help='of a training each').complete = options.FOLDER
+    options.add(parser, '--out', default='work_dirs/curves.png')
 
 
 def run(args):

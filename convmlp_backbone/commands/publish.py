@@ -5,7 +5,7 @@
 Writes OUT-XXXXXXXX.pth with the weights, of their moving average if there is one, and the class
 names, and nothing that tells of the machine it was trained on; XXXXXXXX begins its SHA-256.
 """
-from ..checkpoints import CheckpointError, describe, load, plain_meta, unwrap, write
+from ..checkpoints import describe, load, plain_meta, unwrap, write
 from . import options
 
 
@@ -17,9 +17,7 @@ def add_arguments(parser):
 
 def run(args):
     checkpoint = load(args.source, args.trust)
-    wrapper, state_dict = unwrap(checkpoint)
-    if not state_dict:
-        raise CheckpointError(f'{args.source} holds no weights')
+    state_dict = unwrap(checkpoint)[1]
     path, sha256 = write(args.target, state_dict, plain_meta(checkpoint), name_hash=True)
     print(f'wrote {path}: {describe(state_dict)}\n'
           f'{path.stat().st_size} bytes, SHA-256 {sha256}')

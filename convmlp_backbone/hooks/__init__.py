@@ -7,6 +7,7 @@ from .checkpoint import AtomicBackend, AtomicCheckpointHook
 from .invalid_loss import InvalidLossHook
 from .resume import ReproducibleResumeHook
 from .show_predictions import ShowPredictionsHook
+from .work_dir import latest_checkpoint, prepare_training
 
 __all__ = ['AtomicBackend', 'AtomicCheckpointHook', 'InvalidLossHook', 'ReproducibleResumeHook',
-           'ShowPredictionsHook']
+           'ShowPredictionsHook', 'latest_checkpoint', 'prepare_training']

@@ -2,7 +2,6 @@
 import os
 from pathlib import Path
 
-import cv2
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
@@ -67,5 +66,6 @@ def picture(path, inputs, sample):
     try:
         return read_picture(path)
     except Exception:  # an array of six channels, a data set without files
+        import cv2
         height, width = sample.ori_shape[:2]
         return cv2.resize(pixels_of(inputs.numpy()), (width, height))

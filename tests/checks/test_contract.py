@@ -150,7 +150,8 @@ WRONG = dict(
         SEG, {}, {'val_dataloader.dataset.metainfo.classes': ('background', 'disc', 'square')},
         ["write classes=('background', 'square', 'disc')"]),
     suffix=(SEG, {}, {f'{TRAIN}.img_suffix': '.jpg'}, ["write img_suffix='.png'"]),
-    channels=(DET, {}, {'model.backbone.in_channels': 1}, ['has 3 channels', 'the network takes 1']),
+    channels=(DET, {}, {'model.backbone.in_channels': 1},
+              ['has 3 channels', 'the network takes 1']),
     one_of_the_classes=(SEG, {}, {
         **{f'{split}_dataloader.dataset.metainfo.classes': ('disc', ) for split in SPLITS},
         'model.decode_head.num_classes': 1}, ['the masks hold 1, 2']))

@@ -1,5 +1,7 @@
 """convmlp convert, convmlp publish, and what train.py and test.py load."""
+import errno
 import hashlib
+import os
 import re
 
 import checkpoint_files as files
@@ -133,3 +135,39 @@ def test_publish(suffix, call_tool, tmp_path):
     error = call_tool('publish', path, f'fpn{suffix}')
     assert f'{new.name} exists: not overwritten' in error
     assert new.read_bytes() == before
+
+
+@pytest.mark.parametrize('command', [['publish'], ['convert'], ['convert', '--half']])
+@pytest.mark.parametrize('content, target, words', [
+    (lambda: BACKBONE, 'file/x.pth', 'Not a directory'),
+    (lambda: BACKBONE, 'x.onnx', 'ends in .pth or .safetensors'),
+    (lambda: dict(state_dict={}), 'x.pth', 'no weights'),
+    (lambda: {'__metadata__': torch.ones(1)}, 'x.safetensors', 'cannot be written'),
+    (lambda: dict(BACKBONE, **{'x.y': torch.ones(1).to_sparse()}), 'x.pth', 'sparse tensor')])
+def test_what_cannot_be_written_leaves_nothing(
+        command, content, target, words, call_tool, tmp_path):
+    path, file = saved(tmp_path / 'in.pth', content()), tmp_path / 'file'
+    file.write_text('')
+    name, *options = command
+    error = call_tool(name, path, target, *options)
+    assert error.startswith('error: ') and words in error and '\n' not in error
+    assert sorted(tmp_path.rglob('*')) == [file, path]
+
+
+def test_half_of_what_is_too_large(call_tool, tmp_path):
+    path = saved(tmp_path / 'in.pth', BACKBONE | {'large': torch.tensor([1e5])})
+    assert 'large would not be finite' in call_tool('convert', path, 'x.pth', '--half')
+    assert not (tmp_path / 'x.pth').exists()
+
+
+@pytest.mark.parametrize('code', [errno.EROFS, errno.EACCES, errno.ENOSPC])
+@pytest.mark.parametrize('name', ['publish', 'convert'])
+def test_disk_that_takes_nothing(name, code, call_tool, tmp_path, monkeypatch):
+    def fail(*args):
+        raise OSError(code, os.strerror(code))
+
+    path = saved(tmp_path / 'in.pth', BACKBONE)
+    monkeypatch.setattr(os, 'fsync', fail)
+    error = call_tool(name, path, tmp_path / 'x.pth')
+    assert os.strerror(code) in error and 'x' in error and '\n' not in error
+    assert list(tmp_path.iterdir()) == [path]

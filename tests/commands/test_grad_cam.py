@@ -1,14 +1,18 @@
 """Heat maps of what a classifier looks at."""
+import checkpoint_files as files
 import numpy as np
 import pytest
 import timm
 import torch
+from checkpoint_files import saved
 from conftest import ROOT
 from PIL import Image
 
 import convmlp_backbone  # noqa: F401  registers convmlp_s
 from convmlp_backbone.commands import grad_cam
 from convmlp_backbone.errors import UserError
+
+PHOTO = ROOT / 'docs/demo.png'
 
 
 def test_equals_the_definition():
@@ -25,19 +29,30 @@ def test_equals_the_definition():
     assert probability == pytest.approx(float(logits.softmax(1)[0, 5]), rel=1e-4)
 
 
+def test_config_of_a_classifier(call_tool, tmp_path):
+    """The same network and weights, by timm and by MMPretrain, look at the same places."""
+    pytest.importorskip('mmpretrain')
+    path, photo = saved(tmp_path / 'x.pth', files.imagenet()), grad_cam.open_photo(PHOTO)
+    names = 'convmlp_s', 'convmlp_s_imagenet'
+    (_, _, heat), (_, _, same) = (grad_cam.compute(f'{name}={path}', photo, (96, 64), 7)
+                                  for name in names)
+    assert heat.shape == (3, 2)
+    np.testing.assert_allclose(same, heat, atol=1e-4)
+
+
 def test_picture_of_several_models(call_tool, tmp_path):
-    photo = ROOT / 'docs/demo.png'
-    assert 'picture' in call_tool('grad_cam', photo, 'convmlp_s', 'resnet18', '--shape', 96,
+    assert 'picture' in call_tool('grad_cam', PHOTO, 'convmlp_s', 'resnet18', '--shape', 96,
                                   '--out', 'cam.png')
     with Image.open(tmp_path / 'cam.png') as picture:
         assert picture.width > 1200 and len(np.unique(np.asarray(picture.convert('L')))) > 100
 
 
 @pytest.mark.parametrize('args, words', [
-    (['s'], 's is no classifier of timm'), (['mixer_s32_224'], 'expected a map'),
+    (['s'], 's is no classifier'), (['fpn_convmlp_s_coins'], 'is no classifier'),
+    (['mixer_s32_224'], 'expected a map'),
     (['convmlp_s', '--target-class', '1000'], 'expected 0 to 999')])
 def test_wrong_models(args, words, call_tool):
-    assert words in call_tool('grad_cam', ROOT / 'docs/demo.png', *args, '--shape', 64)
+    assert words in call_tool('grad_cam', PHOTO, *args, '--shape', 64)
 
 
 def test_no_photo():

@@ -114,3 +114,41 @@ def test_with_gpu_the_config_stays(monkeypatch, capsys):
     cfg = load_config(arguments(SEMANTIC_FPN), [])
     assert cfg.model.decode_head.norm_cfg.type == 'SyncBN'
     assert 'model_wrapper_cfg' not in cfg and capsys.readouterr().out == ''
+
+
+# One road: whatever the command, a config with a mistake is one line
+
+BROKEN = dict(
+    syntax=('model = dict(', 'SyntaxError'), base=('_base_ = ["nowhere.py"]', 'nowhere.py'),
+    program=('x = 1 / 0', 'ZeroDivisionError'),
+    argument=("_base_ = ['{configs}/retinanet_convmlp_s_fpn_coins.py']\n"
+              'model = dict(backbone=dict(frozen_stage=1))', 'did you mean frozen_stages'),
+    head=("_base_ = ['{configs}/retinanet_convmlp_s_fpn_coins.py']\n"
+          "model = dict(bbox_head=dict(type='RetinaHeadd'))", 'RetinaHeadd'),
+    dataset=("_base_ = ['{configs}/convmlp_s_clothing.py']\n"
+             "train_dataloader = test_dataloader = dict(dataset=dict(type='CustomDataste'))",
+             'CustomDataste'),
+    unknown=("_base_ = ['{configs}/convmlp_s_cifar10.py']\n"
+             "model = dict(head=dict(num_clases=10))", 'num_clases'))
+COMMANDS = dict(
+    train=['{config}', '--data-root', '{coins}'],
+    test=['{config}', 'x.pth', '--data-root', '{coins}'],
+    predict=['{config}', 'x.pth', '{photo}', '--out-dir', 'out'], get_flops=['{config}'],
+    export=['{config}', 'x.onnx'], visualize_features=['{photo}', '{config}'],
+    grad_cam=['{photo}', '{config}'])
+
+
+@pytest.mark.parametrize('mistake', BROKEN)
+@pytest.mark.parametrize('command', [*COMMANDS, 'check_dataset'])
+def test_mistake_in_a_config(command, mistake, call_tool, coins, tmp_path, restore_loaders):
+    text, words = BROKEN[mistake]
+    if mistake in dict(train=(), test=(), check_dataset=('head', 'unknown', 'dataset')).get(
+            command, ('dataset',)):
+        pytest.skip('looks at other parts of the config, or says more than a line')
+    (tmp_path / 'x.py').write_text(text.replace('{configs}', str(ROOT / 'configs')))
+    (tmp_path / 'x.pth').touch()
+    error = call_tool(command, *(arg.format(
+        config='x.py', photo=ROOT / 'docs/demo.png', coins=coins)
+        for arg in COMMANDS.get(command, COMMANDS['train'])))
+    assert error.startswith('error: ') and words in error and '\n' not in error
+    assert 'x.py' in error or 'model.' in error

@@ -4,9 +4,11 @@ import checkpoint_files as files
 import numpy as np
 import pytest
 from checkpoint_files import saved
+from conftest import ROOT
 from PIL import Image
 
 from convmlp_backbone.checkpoints import enable_safe_loading
+from convmlp_backbone.cpu import fit_model_to_cpu
 
 SMALL = ['test_dataloader.dataset.pipeline.1.scale_factor=0.5']
 
@@ -57,6 +59,31 @@ def test_segmentor(coins, call_tool, tmp_path):
         assert (np.asarray(plain) == np.asarray(fused)).mean() > 0.999
 
 
+def test_classifier(call_tool, tmp_path):
+    """The published file, whose names are not MMPretrain's, and which has no class names."""
+    pytest.importorskip('mmpretrain')
+    timm = pytest.importorskip('timm')
+    import torch
+    path, photo = saved('x.pth', files.imagenet()), ROOT / 'docs/demo.png'
+    assert '1 images' in call_tool('predict', 'convmlp_s_imagenet', path, photo, '--out-dir', 'out')
+    with Image.open('out/vis/demo.png') as drawn, Image.open(photo) as image:
+        assert drawn.size == image.size
+        side = 248 / min(image.size)
+        image = image.convert('RGB').resize([int(n * side + 0.5) for n in image.size], 3)
+    left, top = (round((n - 224) / 2) for n in image.size)
+    pixels = torch.tensor(np.asarray(image.crop((left, top, left + 224, top + 224)))) / 255
+    mean, std = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
+    model = timm.create_model('convmlp_s').eval()
+    model.load_state_dict(files.imagenet(), strict=False)
+    with torch.no_grad():
+        scores = model(((pixels - mean) / std).permute(2, 0, 1)[None]).softmax(1)[0]
+    (found,) = json.loads((tmp_path / 'out/predictions.json').read_text())
+    assert found['file_name'] == 'demo.png' and len(found['predictions']) == 5
+    first = found['predictions'][0]
+    assert first['category_id'] == scores.argmax() and not first['category_name'].isdigit()
+    assert first['score'] == pytest.approx(float(scores.max()), rel=0.02)
+
+
 @pytest.mark.parametrize('toolbox, inferencer, model, config', [
     ('mmdet', 'DetInferencer', 'retinanet', 'retinanet_convmlp_s_fpn_1x_coco'),
     ('mmseg', 'MMSegInferencer', 'sem_fpn', 'fpn_convmlp_s_512x512_40k_ade20k')])
@@ -78,11 +105,11 @@ def test_class_names_of_the_config_where_the_file_has_none(call_tool, pytestconf
     pytest.importorskip('mmseg')
     from mmengine.config import Config
 
-    from convmlp_backbone.commands.predict import build_inferencer
+    from convmlp_backbone.predictors import CheckpointPredictor
     path = saved('x.pth', files.downstream('sem_fpn', classes=('a', 'b'))['state_dict'])
     cfg = Config.fromfile(pytestconfig.rootpath / 'configs/fpn_convmlp_s_coins.py')
-    names = build_inferencer(cfg, path)[0].model.dataset_meta
-    assert list(names['classes']) == ['background', 'coin']
+    fit_model_to_cpu(cfg.model)
+    assert list(CheckpointPredictor(cfg, path, 'cpu').classes) == ['background', 'coin']
 
 
 @pytest.mark.parametrize('images, words', [
@@ -98,13 +125,17 @@ def test_wrong_images(images, words, call_tool, tmp_path):
 
 
 def test_file_that_is_no_image_is_named_and_left_out(coins, call_tool, tmp_path):
+    """And two of the same name do not get into each other's way."""
     pytest.importorskip('mmseg')
     path = saved('x.pth', files.downstream('sem_fpn', classes=('a', 'b')))
     (tmp_path / 'broken.jpg').write_text('no image')
     error = call_tool('predict', 'fpn_convmlp_s_coins', path, 'broken.jpg', coins / 'val/00.png',
-                      '--out-dir', 'out')
+                      coins / 'train/00.png', '--out-dir', 'out', '--batch', 2)
     assert 'left out 1' in error and 'broken.jpg' in error
-    assert (tmp_path / 'out/pred/00.png').is_file()
+    for name, folder in (('00', 'val'), ('00_2', 'train')):
+        with Image.open(tmp_path / f'out/pred/{name}.png') as found, \
+                Image.open(coins / folder / '00.png') as image:
+            assert found.size == image.size
 
 
 def test_images_of_all_kinds(coins, call_tool, tmp_path, monkeypatch):
@@ -122,25 +153,26 @@ def test_images_of_all_kinds(coins, call_tool, tmp_path, monkeypatch):
     photo.save(tmp_path / 'photos/cam1/c', 'PNG')
     photo.save(tmp_path / 'photos/cam1/0.jpg')
     (tmp_path / 'photos/cam2/notes').write_text('no image')
-    draw = SegLocalVisualizer.add_datasample
+    draw, calls = SegLocalVisualizer.add_datasample, []
 
-    def fail_for_one(self, name, *args, **kwargs):
-        if name == 'b.pgm':
+    def fail_for_one(self, *args, **kwargs):
+        calls.append(args)
+        if len(calls) == 2:
             raise ValueError('no room')
-        return draw(self, name, *args, **kwargs)
+        return draw(self, *args, **kwargs)
     monkeypatch.setattr(SegLocalVisualizer, 'add_datasample', fail_for_one)
-    output = call_tool('predict', 'fpn_convmlp_s_coins', path, 'photos/cam1', 'photos/cam2',
+    output = call_tool('predict', 'fpn_convmlp_s_coins', path, 'photos', '--recursive',
                        '--out-dir', 'out', '--device', 'cpu')
-    assert '1 pictures could not be drawn: cam1/b.pgm (ValueError: no room)' in output
+    assert '1 pictures could not be drawn: cam1/0_2.png (ValueError: no room)' in output
     results = {part['file_name']: part['segmentation'] for part in json.loads(
         (tmp_path / 'out/predictions.json').read_text())['images']}
     assert results == {
-        'cam1/0.jpg': 'pred/cam1/0.jpg.png', 'cam1/0.png': 'pred/cam1/0.png.png',
+        'cam1/0.jpg': 'pred/cam1/0.png', 'cam1/0_2.png': 'pred/cam1/0_2.png',
         'cam1/a.jfif': 'pred/cam1/a.png', 'cam1/b.pgm': 'pred/cam1/b.png',
-        'cam1/c': 'pred/cam1/c.png', 'cam2/0.png': 'pred/cam2/0.png'}
+        'cam1/c.png': 'pred/cam1/c.png', 'cam2/0.png': 'pred/cam2/0.png'}
     drawn = {str(path.relative_to(tmp_path / 'out/vis'))
              for path in (tmp_path / 'out/vis').rglob('*.*')}
-    assert drawn == {'cam1/0.jpg', 'cam1/0.png', 'cam1/a.jfif.png', 'cam1/c.png', 'cam2/0.png'}
+    assert drawn == {'cam1/0.jpg', 'cam1/a.jfif.png', 'cam1/b.pgm.png', 'cam1/c.png', 'cam2/0.png'}
     for name in results.values():
         with Image.open(tmp_path / 'out' / name) as index:
             assert index.size == (64, 64)

@@ -35,13 +35,17 @@ def test_levels_are_those_of_the_backbone(photo, tmp_path):
         torch.testing.assert_close(torch.from_numpy(drawn), level[0], atol=1e-4, rtol=1e-4)
 
 
-def test_a_config_sees_the_same_pixels(photo, tmp_path):
-    model, _ = build_model('retinanet_convmlp_s_fpn_coins')
+@pytest.mark.parametrize('config', ['retinanet_convmlp_s_fpn_coins', 'convmlp_s_imagenet'])
+def test_a_config_sees_the_same_pixels(config, photo, tmp_path):
+    if config.startswith('convmlp'):
+        pytest.importorskip('mmpretrain')
+    model, _ = build_model(config)
     torch.save(model.state_dict(), tmp_path / 'detector.pth')
     torch.save(model.backbone.state_dict(), tmp_path / 's.pth')
-    whole = tool.compute(f'retinanet_convmlp_s_fpn_coins={tmp_path / "detector.pth"}', photo,
+    whole = tool.compute(f'{config}={tmp_path / "detector.pth"}', photo,
                          (64, 96))
     alone = tool.compute(f's={tmp_path / "s.pth"}', photo, (64, 96))
+    assert len(whole.levels) == len(alone.levels) == 4
     for (_, a), (_, b) in zip(whole.levels, alone.levels, strict=True):
         torch.testing.assert_close(torch.from_numpy(a), torch.from_numpy(b), atol=1e-4, rtol=1e-4)
 

@@ -1,0 +1,266 @@
+"""Images with masks of the same name: values that are class indices, 0 and 255, or colours."""
+import csv
+import multiprocessing
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .found import SUFFIXES, Found, files_below, read_names, some, split_of
+
+MASK_WORDS = re.compile(r'(?<![a-z])(masks?|annotations?|annot|labels?|labelids|gt|groundtruth|'
+                        r'gtfine|segmentations?|segmentationclass\w*|seg|semantic|maps?)(?![a-z])')
+# What a mask's name has more than its image's.
+ENDING = re.compile(r'[ _.-]*(masks?|gt|gtfine|labelids|labeltrainids|label|labels|seg|'
+                    r'segmentation|annotation|leftimg8bit|l|p)$', re.IGNORECASE)
+MOST = 255  # colours or values; more are no classes
+NAME_FILES = ('classes.txt', 'labels.txt', 'names.txt')
+COLOUR_FILES = ('labelmap.txt', 'label_colors.txt', 'class_dict.csv')
+IGNORED = 255
+
+
+def read(root: Path) -> Found | None:
+    """The data set of the images and masks below ``root``; None if there are no pairs."""
+    files = files_below(root, SUFFIXES)
+    masks = [path for path in files if MASK_WORDS.search(path.lower())]
+    images = [path for path in files if not MASK_WORDS.search(path.lower())]
+    if not masks or not images:
+        return None
+    by_key: dict[tuple, str] = {}
+    for path in masks:
+        by_key.setdefault((split_of(path), stem(path)), path)
+        by_key.setdefault(('', stem(path)), path)
+    alone, parts = [], {}
+    for path in images:
+        split = split_of(path)
+        mask = by_key.get((split, stem(path))) or (by_key.get(('', stem(path)))
+                                                  if split == 'all' else None)
+        if mask is None:
+            alone.append(path)
+        else:
+            parts.setdefault(split_of(mask) if split == 'all' else split, []).append((path, mask))
+    if not parts:
+        return None
+    if len(parts) > 1:
+        parts.pop('all', None)
+    found = Found(root, 'images and masks', 'semantic', [], parts)
+    paired = {mask for part in parts.values() for _, mask in part}
+    if left := [mask for mask in masks if mask not in paired]:
+        found.errors.append(f'{len(left)} of {len(masks)} masks have no image, such as '
+                            f'{some(left)}; copy the images into the folder, or take them away')
+    if alone:
+        found.errors.append(f'{len(alone)} of {len(images)} images have no mask, such as '
+                            f'{some(alone)}; copy the masks into the folder, or take them away')
+    return found
+
+
+def stem(path: str) -> str:
+    """What an image and its mask have in common."""
+    name = Path(path).stem
+    while (shorter := ENDING.sub('', name)) not in ('', name) and shorter:
+        name = shorter
+    return name.lower()
+
+
+def values_of(path: Path) -> tuple[str, dict] | tuple[None, str]:
+    """Kind and pixels of each value of a mask, or None and its fault.
+
+    The kind is ``'values'`` (keys are numbers) or ``'colours'`` (keys are (r, g, b)).
+    """
+    try:
+        pixels = mask_pixels(path)
+    except Exception as error:  # a damaged file can raise anything
+        return None, 'is no image' if 'cannot identify' in str(error) else str(error)
+    if pixels.ndim == 2:
+        values, counts = np.unique(pixels, return_counts=True)
+        return 'values', dict(zip(values.tolist(), counts.tolist(), strict=True))
+    colours = pixels.astype(np.int32) @ [65536, 256, 1]
+    values, counts = np.unique(colours, return_counts=True)
+    return 'colours', {(v >> 16, v >> 8 & 255, v & 255): n
+                       for v, n in zip(values.tolist(), counts.tolist(), strict=True)}
+
+
+def mask_pixels(path: Path) -> np.ndarray:
+    """A mask as (H, W) values, or (H, W, 3) where it has colours."""
+    with Image.open(path) as image:
+        if image.mode in ('RGB', 'RGBA', 'LA', 'CMYK', 'YCbCr', 'PA'):
+            image = image.convert('RGB')
+        elif image.mode == '1':
+            image = image.convert('L')
+        pixels = np.asarray(image)
+    if pixels.ndim == 3 and (pixels[..., :1] == pixels).all():
+        pixels = pixels[..., 0]
+    return pixels
+
+
+def understand(found: Found, unlabelled: int | None = None, classes: list[str] | None = None):
+    """Fill ``found.names`` and ``found.values`` from the masks' pixels.
+
+    Args:
+        found: Of :func:`read`.
+        unlabelled: The value that stands for no class, if the user tells one.
+        classes: Names of the classes, if the user tells them.
+    """
+    root = found.root
+    paths = {split: [root / mask for _, mask in part] for split, part in found.splits.items()}
+    counts, kinds = {split: {} for split in paths}, set()
+    for split, part in paths.items():
+        for path, (kind, values) in zip(part, map_files(values_of, part), strict=True):
+            if kind is None:
+                found.errors.append(f'{path} {values}')
+                continue
+            kinds.add(kind)
+            for value, count in values.items():
+                counts[split][value] = counts[split].get(value, 0) + count
+    total: dict = {}
+    for part in counts.values():
+        for value, count in part.items():
+            total[value] = total.get(value, 0) + count
+    if 'colours' in kinds:  # a mask without colours is black, white or grey in a set with them
+        total = {(v, ) * 3 if not isinstance(v, tuple) else v: n for v, n in total.items()}
+    if len(total) > MOST:
+        found.errors.append(f'the masks have {len(total)} different colours or values: they are no '
+                            'maps of classes; were they saved as JPEG, or enlarged with blending?')
+        return
+    names = classes or given_names(root)
+    if 'colours' in kinds:
+        _colours(found, total)
+    else:
+        _values(found, total, unlabelled, names, bool(classes))
+    if classes and len(classes) == len(found.names):
+        found.names = list(classes)
+    learned = counts.get('train') or counts.get('all') or {}
+    present = {found.values.get(value, IGNORED) for value in learned} - {IGNORED}
+    if not present:
+        found.errors.append(f'no pixel of the training masks has a class: all are '
+                            f'{some(sorted(learned))}, which means unlabelled')
+    elif len(present) == 1:
+        index = present.pop()
+        found.errors.append(f'all pixels of the training masks are of one class, '
+                            f'{found.names[index]}: there is nothing to tell apart')
+
+
+def map_files(function, paths):
+    if len(paths) < 64:
+        return list(map(function, paths))
+    with multiprocessing.get_context('fork').Pool() as pool:
+        return pool.map(function, paths, chunksize=16)
+
+
+def given_names(root: Path) -> list[str]:
+    for name in NAME_FILES:
+        if (root / name).is_file():
+            return read_names(root / name)
+    return []
+
+
+def _values(found: Found, total: dict, unlabelled: int | None, names: list[str], forced: bool):
+    values = sorted(total)
+    ignored = set() if unlabelled is None else {unlabelled}
+    if unlabelled is None and set(values) <= {0, 255}:
+        if values == [255]:
+            ignored = {255}
+        elif len(values) == 2:
+            found.notes.append('masks of 0 and 255: 0 is the background, 255 the object '
+                               '(--unlabelled 255 if it means unlabelled)')
+    elif unlabelled is None and 255 in values:
+        ignored = {255}
+        found.notes.append('255 is taken for unlabelled')
+    left = [value for value in values if value not in ignored]
+    if unlabelled is None and 0 in left and len(left) > 1 and (
+            ade_layout(found) or names and max(left) == len(names)):
+        ignored.add(0)
+        left.remove(0)
+        found.notes.append('0 is taken for unlabelled, '
+                           + ('as ADE20K has it' if not names else 'the names begin at 1')
+                           + '; if it is a class: --unlabelled 255')
+    first = min(1, min(left, default=0))
+    if names and left and max(left) < len(names) + first:
+        found.names = names
+        found.values = {value: value - first for value in left}
+    else:
+        if names and forced:
+            found.errors.append(f'--classes has {len(names)} names, the masks hold '
+                                f'{some(left, 8)}')
+        found.names = ['background' if value == 0 else
+                       'object' if values == [0, 255] else f'class {value}' for value in left]
+        found.values = {value: index for index, value in enumerate(left)}
+        if 0 in left and len(left) > 2:
+            found.notes.append('0 is taken for a class, the background; if it means unlabelled: '
+                               '--unlabelled 0')
+    found.values.update(dict.fromkeys(ignored, IGNORED))
+
+
+def ade_layout(found: Found) -> bool:
+    """ADE20K's folders, in whose masks 0 means unlabelled."""
+    return all(re.search(r'(^|/)images/(training|validation)/', image)
+               and re.search(r'(^|/)annotations/(training|validation)/', mask)
+               for part in found.splits.values() for image, mask in part)
+
+
+def _colours(found: Found, total: dict):
+    names = {}
+    for name in COLOUR_FILES:
+        if (found.root / name).is_file():
+            names = read_colours(found.root / name)
+            break
+    if names and (unknown := sorted(set(total) - set(names))):
+        found.errors.append(f'the masks have the colours {some(unknown)}, which {name} does not '
+                            'name')
+    if names:
+        order = list(names)
+    else:
+        order = sorted(total)
+        names = {colour: 'background' if colour == (0, 0, 0) else 'colour ' + ','.join(
+            map(str, colour)) for colour in order}
+        found.notes.append(f'{len(order)} colours, each a class; names: a file labelmap.txt with a '
+                           'line NAME:R,G,B for each')
+    found.names = [names[colour] for colour in order]
+    found.values = {colour: index for index, colour in enumerate(order)}
+
+
+def read_colours(path: Path) -> dict[tuple[int, int, int], str]:
+    """Colours and names: CVAT's ``name:r,g,b:...``, or name and numbers in columns of any order."""
+    colours = {}
+    lines = path.read_text(errors='replace').splitlines()
+    rows = csv.reader(lines) if path.suffix == '.csv' else [
+        [part for part in re.split(r'[:,\s]+', line) if part] for line in lines
+        if line.strip() and not line.startswith('#')]
+    for row in rows:
+        numbers = [int(part) for part in row if part.strip().isdigit()][:3]
+        words = [part.strip() for part in row if part.strip() and not part.strip().isdigit()]
+        if len(numbers) == 3 and words:
+            colours[tuple(numbers)] = ' '.join(words)
+    return colours
+
+
+def write_maps(found: Found, folder: Path):
+    """The class maps of all masks, ``folder/IMAGE.png``: a link where the mask is one already."""
+    identical = all(isinstance(v, int) and v == i for v, i in found.values.items())
+    for part in found.splits.values():
+        for image, mask in part:
+            target = folder / f'{image}.png'
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            source = (found.root / mask).resolve()
+            with Image.open(source) as opened:
+                ready = identical and opened.mode in ('L', 'P')
+            if ready:
+                target.symlink_to(source)
+            else:
+                Image.fromarray(class_map(mask_pixels(source), found.values)).save(target)
+
+
+def class_map(pixels: np.ndarray, values: dict) -> np.ndarray:
+    """(H, W) of class indices, 255 for what has none."""
+    grey = pixels.ndim == 2
+    result = np.full(pixels.shape[:2], IGNORED, np.uint8)
+    for value, index in values.items():
+        if isinstance(value, tuple):
+            same = pixels == value[0] if grey and len(set(value)) == 1 else (
+                np.zeros(result.shape, bool) if grey else (pixels == value).all(-1))
+        else:
+            same = pixels == value if grey else np.zeros(result.shape, bool)
+        result[same] = index
+    return result

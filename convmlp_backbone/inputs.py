@@ -1,0 +1,148 @@
+"""Images to predict on: files, folders, patterns, lists, videos and the standard input."""
+import glob
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from .checks.images import image_problems
+from .errors import UserError
+from .runtime import read_image
+
+IMAGES = ('.jpg', '.jpeg', '.jfif', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
+VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.gif')
+STDIN = '-'
+
+
+class Source(NamedTuple):
+    """A file of one image or of many, and the name that its results get, unlike any other's."""
+
+    path: Path
+    name: str  # relative, with the ending of an image
+
+
+def find(sources: Sequence, recursive: bool = False) -> list[Source]:
+    """The files that ``sources`` stand for, in their order, each once.
+
+    Args:
+        sources: Files; folders; patterns such as ``'photos/**/*.jpg'``; names of text files with
+            such a source a line, relative to the text file; ``'-'``, an image on the standard
+            input.
+        recursive: Look into the folders of folders.
+
+    Raises:
+        UserError: A source is not there, or there is no image at all.
+    """
+    paths: dict[Path, Path] = {}  # to the folder that it was found in
+    for source in sources:
+        for path, folder in expand(str(source), recursive):
+            paths.setdefault(path, folder)
+    if not paths:
+        raise UserError(f'no images in {", ".join(map(str, sources))}; they end in '
+                        f'{" ".join(IMAGES)}')
+    return list(named(paths))
+
+
+def expand(source: str, recursive: bool) -> Iterator[tuple[Path, Path]]:
+    path = Path(source)
+    if source == STDIN:
+        yield path, path.parent
+    elif path.is_dir():
+        for file in sorted(path.rglob('*') if recursive else path.iterdir()):
+            if file.is_file() and (file.suffix.lower() in IMAGES
+                                   or not file.suffix and is_image(file)):
+                yield file, path
+    elif path.suffix.lower() == '.txt' and path.is_file():
+        for line in path.read_text(encoding='utf-8', errors='replace').splitlines():
+            if line.strip() and not line.startswith('#'):
+                yield from expand(line if line == STDIN else str(path.parent / line.strip()),
+                                  recursive)
+    elif path.exists():
+        yield path, path.parent
+    elif found := sorted(glob.glob(source, recursive=True)):
+        for name in found:
+            if Path(name).is_file() and Path(name).suffix.lower() in (*IMAGES, *VIDEOS):
+                yield Path(name), Path(name).parent
+    else:
+        raise UserError(f'no image or folder {source}')
+
+
+def is_image(path: Path) -> bool:
+    try:
+        with Image.open(path):
+            return True
+    except OSError:
+        return False
+
+
+def named(paths: dict[Path, Path]) -> Iterator[Source]:
+    """Names for results: within its folder, and numbered where two would be the same."""
+    taken: set[str] = set()
+    for path, folder in paths.items():
+        inside = path.relative_to(folder)
+        if str(path) == STDIN:
+            inside = Path('stdin.png')
+        stem, number = inside.with_suffix(''), 2
+        while str(stem) in taken:
+            stem, number = inside.with_name(f'{inside.stem}_{number}'), number + 1
+        taken.add(str(stem))
+        yield Source(path, str(stem) + (inside.suffix or '.png'))
+
+
+def frames(source: Source) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and RGB images of a file: itself, or the frames of a video.
+
+    Raises:
+        ValueError: It cannot be read; the message says why.
+    """
+    if source.path.suffix.lower() in VIDEOS:
+        stem = Path(source.name).with_suffix('')
+        for i, frame in enumerate(video(source.path)):
+            yield f'{stem}/{i:06}.jpg', frame
+        return
+    if str(source.path) == STDIN:
+        content = io.BytesIO(sys.stdin.buffer.read())
+        try:
+            yield source.name, read_image(content)
+        except Exception as error:  # it can be anything
+            raise ValueError(f'is no image ({type(error).__name__})') from None
+        return
+    errors = [text for severity, text in image_problems(source.path) if severity == 'error']
+    if errors:
+        raise ValueError(errors[0])
+    yield source.name, read_image(source.path)
+
+
+def video(path: Path) -> Iterator[np.ndarray]:
+    """Frames as RGB arrays, read by OpenCV or PyAV."""
+    try:
+        import cv2
+    except ImportError:
+        cv2 = None
+    if cv2 is not None:
+        reader = cv2.VideoCapture(str(path))
+        number = 0
+        while True:
+            there, frame = reader.read()
+            if not there:
+                break
+            number += 1
+            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        reader.release()
+        if not number:
+            raise ValueError('is no video that OpenCV can read')
+        return
+    try:
+        import av
+    except ImportError:
+        raise UserError(f'{path} is a video: pip install opencv-python or av') from None
+    try:
+        with av.open(str(path)) as container:
+            for frame in container.decode(video=0):
+                yield frame.to_ndarray(format='rgb24')
+    except av.error.FFmpegError as error:
+        raise ValueError(f'is no video that PyAV can read ({error})') from None

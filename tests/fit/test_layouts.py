@@ -1,0 +1,119 @@
+"""Folders as people have them, and what is made of them."""
+import made_folders as made
+import numpy as np
+import pytest
+from PIL import Image
+
+from convmlp_backbone.errors import UserError
+from convmlp_backbone.fit import mask_images, prepare
+from convmlp_backbone.fit.layouts import read
+from convmlp_backbone.fit.split import held_out
+
+
+def look_at(root, **options):
+    return prepare.look_at(root, **options)[0]
+
+
+BOXES = [(box, kind) for _, _, objects in made.SPLITS['train'] + made.SPLITS['val']
+         for kind, box in objects]
+
+
+@pytest.mark.parametrize('layout, task, split', [
+    (made.coco, 'masks', True), (made.roboflow, 'masks', True), (made.cvat, 'masks', False),
+    (made.labelme2coco, 'masks', False), (made.yolo, 'boxes', True),
+    (made.yolo_points, 'masks', True), (made.yolo_flat, 'boxes', False), (made.voc, 'boxes', True),
+], ids=lambda value: getattr(value, '__name__', value))
+def test_objects(layout, task, split, tmp_path):
+    layout(tmp_path)
+    found = look_at(tmp_path)
+    assert found.errors == []
+    assert found.task == task
+    assert found.names == (made.NAMES if layout is not made.voc else sorted(made.NAMES))
+    assert {name: len(found.images(name)) for name in found.splits} == (
+        dict(train=12, val=5) if split else dict(train=14, val=3))
+    assert any('no validation set was there' in note for note in found.notes) != split
+    boxes = sorted((np.round(a['bbox'], 1).tolist(), found.names[a['category_id']])
+                   for part in found.splits.values() for a in part['annotations'])
+    expected = sorted(([float(v) for v in box], made.NAMES[kind]) for box, kind in BOXES)
+    for (box, name), (right, right_name) in zip(boxes, expected, strict=True):
+        assert name == right_name and box == pytest.approx(right, abs=0.11)
+    for part in found.splits.values():
+        for image in part['images']:
+            assert (tmp_path / image['file_name']).is_file()
+            assert (image['width'], image['height']) == made.SIZE
+
+
+@pytest.mark.parametrize('layout, names', [
+    (made.masks, ['background', 'class 1', 'class 2']), (made.masks_255, ['background', 'object']),
+    (made.masks_colours, ['background', 'square', 'disc']), (made.masks_ade, ['class 1', 'class 2'])
+], ids=lambda value: getattr(value, '__name__', ''))
+def test_masks(layout, names, tmp_path):
+    layout(tmp_path / 'in')
+    found = look_at(tmp_path / 'in')
+    assert (found.errors, found.task, found.names) == ([], 'semantic', names)
+    assert {name: len(found.images(name)) for name in found.splits} == dict(train=12, val=5)
+    mask_images.write_maps(found, tmp_path / 'maps')
+    for image in found.images('train'):
+        labels = dict(made.named('train'))[image.rsplit('/', 1)[-1]][1]
+        expected = {made.masks_255: labels > 0, made.masks_ade: labels - 1}.get(layout, labels)
+        with Image.open(tmp_path / f'maps/{image}.png') as written:
+            assert (np.asarray(written) == np.asarray(expected, np.uint8)).all()
+
+
+@pytest.mark.parametrize('options, names, values', [
+    (dict(unlabelled=0), ['class 1', 'class 2'], {0: 255, 1: 0, 2: 1}),
+    (dict(classes=['square', 'disc']), ['square', 'disc'], {0: 255, 1: 0, 2: 1}),
+    (dict(classes=['ground', 'square', 'disc']), ['ground', 'square', 'disc'], {0: 0, 1: 1, 2: 2})])
+def test_what_the_user_tells_of_masks(options, names, values, tmp_path):
+    made.masks(tmp_path)
+    found = look_at(tmp_path, **options)
+    assert (found.errors, found.names, found.values) == ([], names, values)
+
+
+@pytest.mark.parametrize('layout, split', [(made.folders, True), (made.folders_flat, False)])
+def test_folders_of_classes(layout, split, tmp_path):
+    layout(tmp_path)
+    found = look_at(tmp_path)
+    assert (found.errors, found.task, found.names) == ([], 'classes', ['disc', 'square'])
+    assert len(found.images('train')) == (48 if split else 54)
+    for image, index in found.splits['train'] + found.splits['val']:
+        assert f'/{found.names[index]}/' in f'/{image}'
+    counts = [sum(i == index for _, i in found.splits['val']) for index in (0, 1)]
+    assert counts == ([10, 10] if split else [7, 7])
+
+
+def test_a_folder_of_several_layouts(tmp_path):
+    made.coco(tmp_path)
+    made.masks(tmp_path)
+    assert read(tmp_path).task == 'masks'
+    assert read(tmp_path, 'boxes').task == 'boxes'
+    assert read(tmp_path, 'semantic').task == 'semantic'
+
+
+def test_classes_left_out(tmp_path):
+    made.coco(tmp_path)
+    found = look_at(tmp_path, classes=['disc'])
+    assert found.names == ['disc'] and found.errors == []
+    assert {round(a['bbox'][2]) for a in found.splits['train']['annotations']} <= set(range(11, 18))
+    with pytest.raises(UserError, match='--classes cat: the folder has square, disc'):
+        read(tmp_path, classes=['cat'])
+
+
+def test_nothing_known(tmp_path):
+    made.save(made.named('train'), tmp_path)
+    with pytest.raises(UserError, match='12 images .* and no labels that are known: COCO'):
+        read(tmp_path)
+    with pytest.raises(UserError, match='no folder'):
+        read(tmp_path / 'none')
+
+
+def test_copies_stay_together():
+    images = {f'{i}.png': (i // 2, f'name{i}') for i in range(40)}
+    held = held_out(images, {})
+    assert len(held) == 8 and all(f'{i ^ 1}.png' in held for i in map(int, (
+        name[:-4] for name in held)))
+    assert held == held_out(images, {})
+    chain = {f'{i}.png': (i, i + 1) for i in range(10)} | {'x.png': (99, )}
+    assert held_out(chain, {}) == {'x.png'} or held_out(chain, {}) == set(chain) - {'x.png'}
+    strata = {name: int(name[:-4]) % 4 for name in images}
+    assert {strata[name] for name in held_out({n: (n, ) for n in images}, strata)} == {0, 1, 2, 3}
