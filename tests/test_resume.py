@@ -1,11 +1,18 @@
 """What a resumed training equals: the uninterrupted one, wherever and however it was stopped."""
 import os
+import shutil
 import signal
 from functools import partial
+from itertools import islice
 
+import mmengine.dataset.sampler as sampler_module
 import mmengine.optim.optimizer.amp_optimizer_wrapper as amp
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from mmengine.dataset import DefaultSampler, InfiniteSampler
+from torch.utils.data import DataLoader
 from toy_training import (  # noqa: F401
     EPOCH,
     At,
@@ -15,11 +22,13 @@ from toy_training import (  # noqa: F401
     Toy,
     assert_equal,
     crash,
+    in_processes,
     terminate,
     training,
 )
 
 from convmlp_backbone.errors import UserError
+from convmlp_backbone.hooks import order as order_module
 
 ITER = dict(iter_based=True)
 PLATEAU = dict(type='ReduceOnPlateauLR', monitor='score', rule='greater', patience=0, factor=0.5)
@@ -162,6 +171,74 @@ def test_other_batch_size_goes_on_with_the_same_samples(loop, batch_size, train,
     assert seen[:n] == expected[:n] and n > 4 * EPOCH
     if not loop:
         assert len(seen) == len(expected)
+
+
+class Sized(Noise):
+
+    def __init__(self, length):
+        self.length = length
+
+    def __len__(self):
+        return self.length
+
+
+@given(st.data())
+def test_other_number_of_processes_goes_on_with_the_same_samples(data):
+    """Whatever the sizes: in the order of all processes, from where it was."""
+    draw = data.draw
+    samples, epoch = draw(st.integers(1, 60)), draw(st.integers(0, 3))
+    old, new = (dict(batch_size=draw(st.integers(1, 7)), processes=draw(st.integers(1, 5)))
+                for _ in range(2))
+    done = draw(st.integers(0, samples // (old['batch_size'] * old['processes'])))
+    seen = done * old['batch_size'] * old['processes']
+    kind = draw(st.sampled_from([DefaultSampler, InfiniteSampler]))
+
+    def consumed(batch_size, processes, start=0, done=0):
+        """What all processes see, with the seeds, from there to the end of the epoch."""
+        columns = []
+        for rank in range(processes):
+            with pytest.MonkeyPatch.context() as patch:
+                for module in (order_module, sampler_module):
+                    patch.setattr(module, 'get_dist_info', lambda: (rank, processes))  # noqa: B023
+                dataset = Sized(samples)
+                loader = DataLoader(dataset, batch_size, sampler=kind(dataset, seed=3))
+                order = order_module.Order(loader, seed=5)
+                order.at(epoch, start, done)
+                batches = islice(order, 2 * samples // processes // batch_size + 1)
+                columns.append([pair for batch in batches for pair in batch])
+        return [pair for row in zip(*columns, strict=True) for pair in row]
+
+    whole = consumed(1, 1)
+    before, after = consumed(**old)[:seen], consumed(**new, start=seen)
+    assert before == whole[:seen]
+    after_all = after
+    after = after[seen % new['processes']:]  # so many come twice
+    length = min(len(after), len(whole) - seen)
+    assert after[:length] == whole[seen:][:length]
+    assert length >= min(samples - seen, 1)
+    # Stopped again: the place is one of these batches.
+    again = consumed(**new, start=seen, done=1)
+    rest = after_all[new['batch_size'] * new['processes']:]
+    assert again[:len(rest)] == rest[:len(again)]
+
+
+def test_two_processes_and_then_one(train, tmp_path):
+    """Accumulated gradients differ in every process."""
+    options = dict(seed=1, batch_size=1, accumulative_counts=4)
+
+    def run(name, **more):
+        model = Toy()
+        model.layers[1] = torch.nn.Identity()  # in a batch of one
+        return train(name, model=model, **{**options, **more}), list(model.seen)
+    whole = in_processes(2, lambda: run('whole'), tmp_path / '1')
+    in_processes(2, lambda: run('killed', hooks=[At(EPOCH + 1, crash)]), tmp_path / '2')
+    shutil.copytree(tmp_path / 'killed', tmp_path / 'one')
+    resumed = in_processes(2, lambda: run('killed', resume=True), tmp_path / '3')
+    for (expected, _), (weights, _) in zip(whole, resumed, strict=True):
+        assert_equal(weights, expected)
+    _, one = run('one', resume=True, batch_size=2)
+    both = [[*a, *b] for a, b in zip(*(seen for _, seen in whole), strict=True)]
+    assert one == both[EPOCH:]
 
 
 def test_other_batch_size_after_an_epoch_and_again(train, tmp_path):

@@ -1,11 +1,11 @@
 """The folder of a training: one process at a time; what --resume finds in it."""
 import os
-import subprocess
-import sys
+import signal
+import time
+from contextlib import suppress
 
 import pytest
 import torch
-from conftest import ROOT
 from mmengine.config import Config
 from toy_training import EPOCH, At, Crash, assert_equal, crash, terminate, training  # noqa: F401
 
@@ -109,45 +109,43 @@ def test_lost_pointer_loses_nothing(train, tmp_path):
 
 # One at a time
 
-HOLD = '''
-import sys
-sys.path.insert(0, sys.argv[1])
-from convmlp_backbone.hooks.work_dir import lock
-lock(sys.argv[2])
-print('locked', flush=True)
-sys.stdin.read()
-'''
+@pytest.fixture
+def holder(tmp_path):
+    """The number of a process that trains in the folder `run`."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            lock(tmp_path / 'run')
+            os.write(write, b'.')
+            time.sleep(1000)
+        finally:
+            os._exit(1)
+    os.read(read, 1)
+    yield pid
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
 
 
-def test_lock_names_the_other_process(tmp_path):
-    other = subprocess.Popen([sys.executable, '-c', HOLD, ROOT, tmp_path], text=True,
-                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert other.stdout.readline() == 'locked\n'
-    try:
-        with pytest.raises(UserError, match=f'process {other.pid} on .* --work-dir') as error:
-            prepare_training(Config(dict(work_dir=str(tmp_path))))
-        assert '\n' not in str(error.value)
-    finally:
-        other.kill()
-        other.wait()
-    lock(tmp_path)  # no process leaves its lock behind
-    lock(tmp_path)
-    unlock(tmp_path)
-    unlock(tmp_path)
+def test_lock_names_the_other_process(holder, tmp_path):
+    with pytest.raises(UserError, match=f'process {holder} on .* --work-dir') as error:
+        prepare_training(Config(dict(work_dir=str(tmp_path / 'run'))))
+    assert '\n' not in str(error.value)
+    os.kill(holder, signal.SIGKILL)
+    for _ in range(100):  # no process leaves its lock behind
+        with suppress(UserError):
+            lock(tmp_path / 'run')
+            break
+        time.sleep(0.1)
+    lock(tmp_path / 'run')
+    unlock(tmp_path / 'run')
+    unlock(tmp_path / 'run')
 
 
-def test_other_training_is_refused_before_it_writes(train, tmp_path):
-    other = subprocess.Popen([sys.executable, '-c', HOLD, ROOT, tmp_path / 'run'], text=True,
-                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    other.stdout.readline()
-    try:
-        with pytest.raises(UserError, match=f'process {other.pid}'):
-            train('run', epochs=1)
-    finally:
-        other.kill()
-        other.wait()
+def test_other_training_is_refused_before_it_writes(holder, train, tmp_path):
+    with pytest.raises(UserError, match=f'process {holder}'):
+        train('run', epochs=1)
     assert not list((tmp_path / 'run').glob('*.pth'))
-    train('run', epochs=1)
 
 
 def test_lock_is_not_inherited(tmp_path):

@@ -3,12 +3,14 @@ import os
 import random
 import signal
 import time
+import traceback
 from types import SimpleNamespace
 
 import mmengine.runner.loops
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
@@ -61,8 +63,9 @@ class Toy(BaseModel):
             return data_samples
         self.seen.append([int(sample.img_path[:-4]) for sample in data_samples])
         inputs = torch.stack(inputs) * (self.resize.size or (1, 1))[0]
-        if MessageHub.get_current_instance().get_info('iter') % 4 == 0:
-            self.resize.size = (random.randint(1, 9) / 5, 1)
+        done = MessageHub.get_current_instance().get_info('iter')
+        if done % 4 == 0:
+            self.resize.size = (random.Random(done).random(), 1)  # the same in all processes
         return dict(loss_a=self.layers(inputs).square().mean(),
                     loss_b=self.layers[0].weight.square().mean())
 
@@ -134,6 +137,9 @@ def training(tmp_path, restore_loaders, monkeypatch):
         if batch_sampler:
             loader['batch_sampler'] = dict(type=batch_sampler)
         model = model or Toy()
+        if dist.is_initialized():
+            kwargs.update(launcher='pytorch', cfg=dict(model_wrapper_cfg=dict(
+                type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)))
         runner = Runner(
             model, str(tmp_path / name), train_cfg=loop, experiment_name=f'{name}{time.time()}',
             train_dataloader=loader,
@@ -149,9 +155,38 @@ def training(tmp_path, restore_loaders, monkeypatch):
             custom_hooks=list(hooks), randomness=dict(seed=seed), log_level=log_level, **kwargs)
         run.runner = runner
         runner.train()
-        return {name: value.clone() for name, value in runner.model.state_dict().items()}
+        return {name.removeprefix('module.'): value.clone()
+                for name, value in runner.model.state_dict().items()}
     return run
 
 
 def assert_equal(a, b):
     assert a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)
+
+
+def in_processes(number, function, folder):
+    """Call ``function`` in that many processes of a distributed job; returns what each returned.
+
+    They are forked, so that they need not import anything. A process that raises is a None.
+    """
+    folder.mkdir()
+    pids = []
+    for rank in range(number):
+        pid = os.fork()
+        if not pid:
+            try:
+                os.environ['LOCAL_RANK'] = str(rank)  # MMEngine asks, also where there is no GPU
+                dist.init_process_group('gloo', store=dist.FileStore(str(folder / 'store'), number),
+                                        rank=rank, world_size=number)
+                torch.save(function(), folder / f'{rank}.pth')
+            except (Crash, SystemExit):
+                pass
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(0)
+        pids.append(pid)
+    for pid in pids:
+        os.waitpid(pid, 0)
+    return [torch.load(path, weights_only=False) if path.exists() else None
+            for path in (folder / f'{rank}.pth' for rank in range(number))]
