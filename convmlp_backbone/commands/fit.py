@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from argparse import Namespace
+from argparse import ArgumentParser
 from numbers import Real
 from pathlib import Path
 
@@ -114,8 +114,10 @@ def prepare(args, folder: Path, work_dir: Path) -> Path:
 
 def train(args, config: Path):
     """Train, or go on, and evaluate the best checkpoint."""
-    job = Namespace(config=str(config), cfg_options=None, data_root=None, launcher='none',
-                    local_rank=0, trust=args.trust, work_dir=None)
+    parser = ArgumentParser()
+    options.add(parser, 'config', *options.JOB)
+    job = parser.parse_args([str(config)])
+    job.trust, job.no_check = args.trust, args.force
     cfg = load_config(job, splits=['train', 'val'])
     folder = Path(cfg.work_dir)
     cfg.resume = (folder / 'last_checkpoint').is_file()
