@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-def printable(text):
+def printable(text: object) -> str:
     """``text`` as one line without control characters, which names from a file may hold."""
     return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode()
                    for c in ' '.join(str(text).split()))
@@ -18,7 +18,7 @@ def printable(text):
 class UserError(Exception):
     """Something the user can mend."""
 
-    def __str__(self):
+    def __str__(self) -> str:
         return printable(super().__str__())
 
 

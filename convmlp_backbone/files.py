@@ -2,12 +2,13 @@
 import os
 import re
 import secrets
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 @contextmanager
-def whole_file(path):
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary file beside ``path`` that takes its place when the block ends without an error.
 
     ``path`` is then on the disk, whatever dies meanwhile; before, it is as it was, and after an
@@ -46,7 +47,7 @@ def whole_file(path):
 
 
 @contextmanager
-def _locked(part):
+def _locked(part: Path) -> Iterator[None]:
     """A new file that is locked while its writer lives, so that nobody takes it for a stale one."""
     while True:
         descriptor = os.open(part, os.O_CREAT | os.O_RDWR, 0o666)
@@ -61,7 +62,7 @@ def _locked(part):
             os.close(descriptor)
 
 
-def _remove_stale(path):
+def _remove_stale(path: Path) -> None:
     own = re.compile(rf'\.{re.escape(path.stem)}\.[0-9a-f]+\.part{re.escape(path.suffix)}')
     for part in filter(lambda other: own.fullmatch(other.name), path.parent.iterdir()):
         with suppress(OSError):
@@ -73,7 +74,7 @@ def _remove_stale(path):
                 os.close(descriptor)
 
 
-def _lock(descriptor, wait=True):
+def _lock(descriptor: int, wait: bool = True) -> bool:
     """Lock a file until it is closed; False if another has it, or the file system has no locks."""
     import fcntl
     try:

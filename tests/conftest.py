@@ -12,7 +12,7 @@ import torch
 torch.set_num_threads(1)
 
 # What a property without a number of its own is tried on; `make torture` asks for the second.
-hypothesis.settings.register_profile('suite', max_examples=60, deadline=None)
+hypothesis.settings.register_profile('suite', max_examples=40, deadline=None)
 hypothesis.settings.register_profile(
     'torture', max_examples=20_000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile('suite')

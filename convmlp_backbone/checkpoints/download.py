@@ -2,8 +2,10 @@
 import base64
 import hashlib
 import re
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
 
@@ -17,7 +19,8 @@ ATTEMPTS = 5  # connections, where one after the other breaks off
 _COLUMNS = (TextColumn('{task.description}'), BarColumn(), DownloadColumn(), TransferSpeedColumn())
 
 
-def download(url, path, size=None, sha256=None, check=lambda path: None):
+def download(url: str, path: str | Path, size: int | None = None, sha256: str | None = None,
+             check: Callable[[Path], object] = lambda path: None) -> None:
     """Download ``url`` to ``path``, unless it is there.
 
     Of the processes that ask for the same file at the same time, as those of a distributed run do,
@@ -62,7 +65,7 @@ def download(url, path, size=None, sha256=None, check=lambda path: None):
                 raise DownloadError(f'cannot download {shown(url)}: {reason}') from None
 
 
-def shown(source):
+def shown(source: str | Path) -> str:
     """A path, or an address without what may be secret: its user, its password, its query."""
     if not re.match('https?://', str(source), re.IGNORECASE):
         return str(source)
@@ -73,7 +76,7 @@ def shown(source):
     return f'{scheme}://{host}{slash}{path}' if known else f'{scheme}://...'
 
 
-def sha256_of(path):
+def sha256_of(path: Path) -> str:
     """The SHA-256 of a file in hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
@@ -96,21 +99,21 @@ def _request(url):
 
 def _receive(url, file, name):
     """Write what ``url`` holds to ``file``; where the connection breaks off, go on in a new one."""
-    known = None  # the length and version of the file of which a part is there
+    known: dict[str, Any] = {}  # the length and version of the file of which a part is there
     trouble = 0
     while trouble < ATTEMPTS:
         request = _request(url)
         # Without a version the rest could be that of another file: then start again.
-        if known and known['if_range'] and file.tell():
+        if file.tell() and known.get('if_range'):
             request.add_header('Range', f'bytes={file.tell()}-')
             request.add_header('If-Range', known['if_range'])
         with urlopen(request, timeout=TIMEOUT) as response:
             start, end, found = _extent(response)
             if start and start != file.tell():
                 raise DownloadError('the answer is another part of the file than the rest')
-            if start and any(known[key] and found[key] and known[key] != found[key]
+            if start and any(known.get(key) and found[key] and known[key] != found[key]
                              for key in ('total', 'ETag', 'Last-Modified')):
-                reason, known = 'the file changed', None
+                reason, known = 'the file changed', {}
                 trouble += 1
                 continue
             if not start:

@@ -2,6 +2,8 @@
 import difflib
 import os
 import re
+from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.fileio import get_file_backend
@@ -13,6 +15,7 @@ from mmengine.runner.checkpoint import (
     get_mmcls_models,
     get_torchvision_models,
 )
+from torch import Tensor, nn
 
 from ..errors import CheckpointError, printable
 from .download import shown
@@ -29,12 +32,12 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _trust_all = False
 
 
-def load(source, trust=False, map_location='cpu'):
+def load(source: str | Path, trust: bool = False, map_location: Any = 'cpu') -> dict[Any, Any]:
     """The content of the checkpoint that ``source`` stands for; see :func:`fetch`, :func:`read`."""
     return read(fetch(source), trust or _trust_all, map_location)
 
 
-def load_from_convmlp(filename, map_location=None):
+def load_from_convmlp(filename: str | Path, map_location: Any = None) -> dict[Any, Any]:
     """``filename`` as MMEngine's runner wants it: ``state_dict`` and ``meta`` on top.
 
     Without the texts of configs, which the runner and the inferencers would run as Python, unless
@@ -72,10 +75,9 @@ def _load_any(name, map_location):
         source = os.path.join(os.path.expanduser(home), source)
     checkpoint = load(source, map_location=map_location)
     if scheme == 'mmcls':
-        weights = checkpoint.get('state_dict', checkpoint)
         checkpoint = dict(state_dict={
-            name.removeprefix('backbone.'): v for name, v in weights.items()
-            if str(name).startswith('backbone.')})
+            name.removeprefix('backbone.'): v for name, v in unwrap(checkpoint)[1].items()
+            if name.startswith('backbone.')})
     return checkpoint
 
 
@@ -109,7 +111,7 @@ CheckpointLoader.register_scheme(
     [SCHEME, BASE_URL, OLD_BASE_URL], load_from_convmlp, force=True)
 
 
-def enable_safe_loading(trust=False):
+def enable_safe_loading(trust: bool = False) -> None:
     """Make MMEngine read all checkpoints of this process by :func:`read`.
 
     MMEngine 0.10.7 cannot read its own training checkpoints with torch >= 2.6, and its successor
@@ -125,7 +127,7 @@ def enable_safe_loading(trust=False):
     CheckpointLoader.register_scheme('\U0010ffff*', load_from_convmlp, force=True)
 
 
-def mismatches(model, weights):
+def mismatches(model: nn.Module, weights: dict[str, Tensor]) -> list[str]:
     """Why ``weights`` are not those of ``model``: one text for every name; [] if they are.
 
     BatchNorm's ``num_batches_tracked``, which old files lack, may be missing.
@@ -138,7 +140,8 @@ def mismatches(model, weights):
                for n, v in wanted.items() if n in weights and weights[n].shape != v.shape])
 
 
-def require_fit(model, weights, source, state_dict):
+def require_fit(model: nn.Module, weights: dict[str, Tensor], source: str | Path,
+                state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """``weights``, of the file's ``state_dict``, in the types of ``model``'s own.
 
     Raises:
@@ -171,7 +174,7 @@ def _type(tensor):
     return str(tensor.dtype).removeprefix('torch.')
 
 
-def load_backbone(backbone, source, trust=False):
+def load_backbone(backbone: nn.Module, source: str | Path, trust: bool = False) -> None:
     """Load every tensor of a ConvMLP backbone from a checkpoint and log one line about it.
 
     The classifier, and whatever else surrounds the backbone in the file, is left out, as are the
@@ -192,7 +195,8 @@ def load_backbone(backbone, source, trust=False):
                               '--cfg-options model.backbone.init_cfg=None') from None
     wrapper, state_dict = unwrap(load(path, trust))
     _, weights, left_out = split_backbone(state_dict)
-    built = tuple(re.match(r'stages\.\d+\.|\w+\.', name)[0] for name in backbone.state_dict())
+    built = tuple(part for name in backbone.state_dict()
+                  for part in re.findall(r'^(?:stages\.\d+|\w+)\.', name))
     left_out += [name for name in weights if not name.startswith(built)]
     weights = {name: v for name, v in weights.items() if name.startswith(built)}
     weights = require_fit(backbone, weights, source, state_dict)
@@ -204,7 +208,7 @@ def load_backbone(backbone, source, trust=False):
         f'left out: {_names(left_out)}; missing: {_names(missing)}'), logger='current')
 
 
-def load_model(model, source, trust=False):
+def load_model(model: nn.Module, source: str | Path, trust: bool = False) -> dict[str, Any]:
     """Load every tensor of a detector, segmentor or classifier from a checkpoint and say so.
 
     Returns:

@@ -1,13 +1,15 @@
 """The names of weights: a file's wrapper and prefix, what it holds, how they are renamed."""
 import re
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..archs import ARCHS
 from ..errors import printable
 
 
-def unwrap(checkpoint):
+def unwrap(checkpoint: dict[Any, Any]) -> tuple[str | None, dict[str, Tensor]]:
     """The key under which the weights lie, None if there is no wrapper, and the tensors there.
 
     As in timm, the moving average comes first, unless there is none in it; it is what the paper's
@@ -21,7 +23,8 @@ def unwrap(checkpoint):
     return wrapper, found[wrapper]
 
 
-def split_backbone(state_dict):
+def split_backbone(
+        state_dict: dict[str, Tensor]) -> tuple[str | None, dict[str, Tensor], list[str]]:
     """Split weights into the backbone's, by their published names, and the names of the others.
 
     Returns:
@@ -38,7 +41,7 @@ def split_backbone(state_dict):
     return prefix, weights, [n for n in state_dict if not own.match(n)]
 
 
-def describe(state_dict):
+def describe(state_dict: dict[str, Tensor]) -> str:
     """What weights look like, in a few words: ``ConvMLP-S, 185 tensors, with norm, head``."""
     prefix, weights, others = split_backbone(state_dict)
     if prefix is None:
@@ -69,7 +72,7 @@ def _size(weights):
     return next((size.upper() for size, arch in ARCHS.items() if arch == found), '?')
 
 
-def rename_published(state_dict, prefix=''):
+def rename_published(state_dict: dict[str, Tensor], prefix: str = '') -> dict[str, Tensor]:
     """The weights under the names of :class:`ConvMLPClassifier`, if they have the published ones.
 
     Args:

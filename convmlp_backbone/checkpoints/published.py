@@ -26,7 +26,7 @@ PUBLISHED = [
 FOLDER = 'CONVMLP_CHECKPOINTS'
 
 
-def fetch(source):
+def fetch(source: str | Path) -> Path:
     """The local file that ``source`` stands for, downloaded to torch hub's cache if need be.
 
     Args:

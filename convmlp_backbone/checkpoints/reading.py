@@ -8,6 +8,7 @@ import mmap
 import os
 import zipfile
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from .unpickling import Code, Plain, Refused, Unpickler, checked
 LEGACY = b'\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 
 
-def read(path, trust=False, map_location='cpu'):
+def read(path: str | os.PathLike[str], trust: bool = False,
+         map_location: Any = 'cpu') -> dict[Any, Any]:
     """The content of a ``.safetensors`` file, or of a file that ``torch.save`` wrote.
 
     Args:
@@ -49,8 +51,8 @@ def read(path, trust=False, map_location='cpu'):
         raise CheckpointError(
             f'{path} holds code ({name}), not only tensors and plain values; if you trust '
             'who made it, say so: --trust in the tools, trust=True in Python') from None
-    except Refused as reason:
-        raise CheckpointError(f'{path} is refused: {reason}') from None
+    except Refused as error:
+        raise CheckpointError(f'{path} is refused: {error}') from None
     except Exception as error:  # a damaged file can raise anything
         reason = f'{error}' if isinstance(error, ValueError) and f'{error}' else repr(error)
         trouble = 'cannot be read' if isinstance(error, OSError) else 'is damaged or no checkpoint'
@@ -60,7 +62,7 @@ def read(path, trust=False, map_location='cpu'):
     return content
 
 
-def container(path):
+def container(path: str | os.PathLike[str]) -> str:
     """Which kind of checkpoint file ``path`` is: ``'zip'``, ``'legacy'`` or ``'safetensors'``.
 
     Raises:
@@ -127,12 +129,15 @@ def _read_zip(path, device):
 
 def _read_legacy(path, device):
     """What ``torch.save`` wrote before PyTorch 1.6: pickles, and then the numbers."""
-    blocks = {}
+    blocks: dict[str, tuple[torch.UntypedStorage, int]] = {}
     with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        room = len(data)
 
         def block(key, count, itemsize):
+            nonlocal room
             if key not in blocks:
-                if sum(len(old) for old, _ in blocks.values()) + count * itemsize > len(data):
+                room -= count * itemsize
+                if room < 0:
                     raise ValueError('numbers in more bytes than the file has')
                 blocks[key] = torch.UntypedStorage(count * itemsize), itemsize
             if len(blocks[key][0]) != count * itemsize:
@@ -154,7 +159,8 @@ def _read_legacy(path, device):
 
 def _fill(memory, file):
     """Fill a torch.UntypedStorage with what comes next in ``file``."""
-    view = memoryview(torch.empty(0, dtype=torch.uint8).set_(memory).numpy())
+    numbers: Any = torch.empty(0, dtype=torch.uint8).set_(memory).numpy()
+    view = memoryview(numbers)
     while view:
         chunk = file.read(min(len(view), 1 << 20))
         view[:len(chunk)] = chunk
@@ -181,7 +187,7 @@ def _read_safetensors(path, device):
         return dict(meta=plain_meta(dict(meta=meta)), state_dict=weights)
 
 
-def plain_meta(checkpoint):
+def plain_meta(checkpoint: dict[Any, Any]) -> dict[str, Any]:
     """What a published file tells about itself: class names, ids and colours, progress, versions.
 
     Not the config and the environment, which tell of the machine, and nothing that is malformed.
@@ -204,19 +210,19 @@ def plain_meta(checkpoint):
     return plain
 
 
-def class_names(value):
+def class_names(value: object) -> tuple[str, ...] | None:
     """``value`` as a tuple of names; None if it is none of names."""
     names = _items(value)
     return tuple(map(str, names)) if names and all(isinstance(n, str) for n in names) else None
 
 
-def colours(value, count):
+def colours(value: object, count: int) -> list[tuple[int, int, int]] | None:
     """``value`` as a list of at least ``count`` colours (red, green, blue); None if it is none."""
     rows = [_items(row) for row in _items(value)]
     if rows and len(rows) >= count and all(len(row) == 3 and all(
             isinstance(n, (int, np.integer)) and 0 <= n <= 255 for n in row) for row in rows):
         # Tuples, since the visualizers take no lists for colours.
-        return [tuple(map(int, row)) for row in rows]
+        return [(int(r), int(g), int(b)) for r, g, b in rows]
     return None
 
 

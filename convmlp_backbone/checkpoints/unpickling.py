@@ -9,7 +9,9 @@ import math
 import pickle
 import re
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,6 +81,9 @@ class Unpickler(pickle._Unpickler):
     """
 
     dispatch = dict(_opcodes())
+    stack: list[Any]
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
 
     def __init__(self, file, block=None):
         super().__init__(file, encoding='utf-8')
@@ -260,7 +265,7 @@ def _array(shape, dtype, data, order='C'):
     shape = tuple(map(_natural, shape))
     if math.prod(shape) * dtype.itemsize != len(data):
         raise ValueError(f'a NumPy array of shape {shape} in {len(data)} bytes')
-    array = np.ndarray(shape, dtype, data if data else None, order=order).copy(order)
+    array: Any = np.ndarray(shape, dtype, data if data else None, order=order).copy(order)
     if dtype.kind == 'U':
         array.tolist()  # raises ValueError, if there is no such character
     if dtype.kind == 'b' and array.size and array.view(np.uint8).max() > 1:
@@ -281,7 +286,7 @@ def _scalar(plain, call):
 def _ordered_dict(plain, call):
     if call.args:
         raise Refused('it holds an OrderedDict in the way of Python 2')
-    made = OrderedDict((key, plain(value)) for key, value in call.items())
+    made: Any = OrderedDict((key, plain(value)) for key, value in call.items())
     metadata = plain(call.state or {}).get('_metadata')  # versions of torch's modules
     if isinstance(metadata, dict) and all(
             isinstance(module, dict) and type(module.get('version', 1)) is int

@@ -3,15 +3,18 @@ import hashlib
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..errors import CheckpointError
 from ..files import whole_file
 from .reading import safetensors_package
 
 
-def write(path, state_dict, meta, name_hash=False):
+def write(path: str | Path, state_dict: dict[str, Tensor], meta: dict[str, Any],
+          name_hash: bool = False) -> tuple[Path, str]:
     """Write weights and ``meta`` to a new ``.pth`` or ``.safetensors`` file.
 
     Args:
