@@ -164,7 +164,7 @@ def fuse(model):
         become(layer, FusedConv2d)
 
 
-def fuse_model(model):
+def fuse_model(model: nn.Module) -> nn.Module:
     """Make a whole detector, segmentor or classifier faster at inference, in place.
 
     Every ConvMLP in it is fused, see :meth:`convmlp_backbone.ConvMLP.fuse`; on a CPU, neck and head

@@ -10,7 +10,9 @@ from mmcv.transforms import Compose
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 from .checkpoints import load_model
-from .deploy.evaluation import as_sample
+from .checks.contract import numbering
+from .checks.names import full_palette
+from .deploy.evaluation import as_sample, load
 from .deploy.files import ENDINGS
 from .errors import UserError
 from .fused import fuse_model
@@ -75,9 +77,10 @@ class CheckpointPredictor(Predictor):
         init_default_scope(scope)
         cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
         self.model = MODELS.build(cfg.model).to(device).eval()
-        meta = known_classes(cfg, self.model)
-        meta.update(load_model(self.model, source, trust).get('dataset_meta', {}))
-        super().__init__(scope, meta)
+        known = known_classes(cfg, self.model)
+        told = load_model(self.model, source, trust).get('dataset_meta') or {}
+        super().__init__(scope, in_order(cfg, {**known, **told}, told))
+        meta = self.meta
         self.model.dataset_meta = meta
         if fuse:
             fuse_model(self.model)
@@ -107,8 +110,7 @@ class FilePredictor(Predictor):
     """An exported file, in its runtime."""
 
     def __init__(self, file, **options):
-        from .deploy.agreement import open_file
-        self.runtime = open_file(Path(file), **options)
+        self.runtime = load(file, **options)
         facts = self.runtime.facts
         if facts['task'] not in SCOPES:
             raise UserError(f'{file} is a {facts["task"]}, which predicts nothing to draw')
@@ -116,12 +118,33 @@ class FilePredictor(Predictor):
             raise UserError(f'{file} takes normalised floats: export it without --normalised')
         meta = {key: facts[key] for key in ('classes', 'palette') if facts[key]}
         meta.setdefault('classes', [])
-        super().__init__(SCOPES[facts['task']], meta)
+        super().__init__(SCOPES[facts['task']], dict(
+            meta, palette=full_palette(meta.get('palette'), len(meta['classes']))))
 
     def __call__(self, images):
         return [as_sample(result, self.sample(metainfo=dict(ori_shape=image.shape[:2])),
                           self.runtime.facts['task'])
                 for image, result in zip(images, self.runtime.predict(images), strict=True)]
+
+
+def in_order(cfg, known: dict, told: dict) -> dict:
+    """Classes in the order of the numbers that were learned, with a colour for each.
+
+    Args:
+        known: Classes and colours of the checkpoint, or else of the config.
+        told: Those of the checkpoint.
+
+    Returns:
+        dict: Besides, ``category_ids`` of the training file, None where they are not known.
+    """
+    names, ids = numbering(cfg, told)
+    classes = list(names or known['classes'])
+    palette = known.get('palette')
+    if palette is None or isinstance(palette, str):
+        palette = ()
+    colours = dict(zip(known['classes'], palette, strict=False))
+    return dict(classes=tuple(classes), category_ids=ids, palette=full_palette(
+        [colours[name] for name in classes if name in colours], len(classes)))
 
 
 def known_classes(cfg, model) -> dict:

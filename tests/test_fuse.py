@@ -8,7 +8,6 @@ from golden_outputs import relative_error
 
 from convmlp_backbone import ConvMLP, fuse_model, fused
 from convmlp_backbone.archs import ARCHS
-from convmlp_backbone.commands import export
 from convmlp_backbone.commands.models import build_model
 from convmlp_backbone.memory_format import channels_last_pays
 from convmlp_backbone.network import Network
@@ -154,20 +153,3 @@ def test_mask_rcnn_pools_the_same_from_channels_last():
         levels, pooled = pool()
     assert levels[0].is_contiguous(memory_format=torch.channels_last)
     assert_equal_outputs([pooled], [expected])
-
-
-@pytest.mark.parametrize('suffix', ['.onnx', '.pt2'])
-def test_export(suffix, tmp_path):
-    model, path = make().fuse(), tmp_path / f'model{suffix}'
-    export.export(model, path)
-    for size in ((1, 33, 33), (3, 64, 96), (1, 97, 161)):
-        assert export.largest_error(model, path, *size) < 1e-4
-
-
-def test_export_of_a_segmentor(call_tool, tmp_path):
-    out = call_tool('export', 'fpn_convmlp_s_coins', tmp_path / 'model.onnx')
-    assert 'any batch' in out and (tmp_path / 'model.onnx').stat().st_size > 1e6
-    assert 'exists already' in call_tool('export', 's', tmp_path / 'model.onnx')
-    assert 'RetinaNet' in call_tool(
-        'export', 'retinanet_convmlp_s_fpn_1x_coco', tmp_path / 'other.onnx')
-    assert not list(tmp_path.glob('*unfinished*'))

@@ -7,24 +7,26 @@ The first takes a config and a checkpoint, the second a file that `convmlp expor
 files, folders, patterns, videos (their frames), text files with such a name a line, and - for one
 on the standard input. Those that cannot be read are named at the end, the others are not lost.
 
-Writes DIR/vis/NAME, the image with the prediction drawn in, and DIR/predictions.json: for a
-detector a list in COCO's result format, with file and class names besides; for a segmentor the
-class names and the files DIR/pred/NAME.png, in which a pixel's value is the index of its class; for
-a classifier the five likeliest classes of every image.
+Writes DIR/vis/NAME, the image with the prediction drawn in (NAME.png where its format takes no
+colours), and DIR/predictions.json: for a detector a list in COCO's result format, with file and
+class names besides; for a segmentor the class names and the files DIR/pred/NAME.png, in which a
+pixel's value is the index of its class; for a classifier the five likeliest classes of every image.
 """
 import json
 from pathlib import Path
 
 import numpy as np
-from mmcv import imwrite
 from mmengine.device import get_device
 from PIL import Image
 from rich.progress import track
 
+from ..checks.image_ids import read_ids
+from ..checks.problem import first_of
 from ..cpu import fit_model_to_cpu, keep_freed_memory
 from ..errors import UserError
-from ..hooks import AtomicBackend
+from ..files import whole_file
 from ..inputs import find, frames
+from ..pictures import picture_name
 from ..predictors import CheckpointPredictor, FilePredictor, is_exported
 from . import options
 from .models import building, checked_config
@@ -54,17 +56,6 @@ def classification(sample, name, classes):
         for label, score in zip(labels[:5].tolist(), scores[:5].tolist(), strict=True)])
 
 
-def read_ids(ann_file, classes):
-    """The ids that a COCO annotation file gives to file names and to ``classes``."""
-    with open(ann_file) as file:
-        coco = json.load(file)
-    categories = {category['name']: category['id'] for category in coco['categories']}
-    if missing := [name for name in classes if name not in categories]:
-        raise UserError(f'{ann_file} has no category {", ".join(missing[:3])}')
-    return ({Path(image['file_name']).name: image['id'] for image in coco['images']},
-            [categories[name] for name in classes])
-
-
 def add_arguments(parser):
     options.add(parser, 'config', help='a config, or an exported file: then no checkpoint')
     options.add(parser, 'checkpoint')
@@ -72,13 +63,14 @@ def add_arguments(parser):
                         ).complete = options.FILE
     options.add(parser, '--out-dir', required=True, help='folder for the results')
     parser.add_argument('--ann-file', metavar='FILE.json', help='take image and category ids from '
-                        'this COCO annotation file (default: both are counted from 1)')
+                        'this COCO annotation file (default: images are counted from 1, categories '
+                        'have the ids of the training file, or are counted too)')
     parser.add_argument('--score-thr', type=float, default=0.3, metavar='X',
                         help='draw boxes with at least this score; the file has all (default 0.3)')
     parser.add_argument('--recursive', action='store_true', help='folders in folders, too')
     parser.add_argument('--batch', type=int, default=1, metavar='N',
                         help='images that are computed together (default 1)')
-    options.add(parser, '--device', '--cfg-options', '--fuse', '--trust')
+    options.add(parser, '--device', '--cfg-options', '--fuse', '--precision', '--trust')
 
 
 def load(args):
@@ -87,7 +79,10 @@ def load(args):
         for name in ('fuse', 'cfg_options', 'device'):
             if getattr(args, name):
                 raise UserError(f'--{name.replace("_", "-")}: {args.config} is exported, as it is')
-        return FilePredictor(args.config), find([args.checkpoint, *args.images], args.recursive)
+        sources = find([args.checkpoint, *args.images], args.recursive)
+        return FilePredictor(args.config, precision=args.precision or 'f32'), sources
+    if args.precision:
+        raise UserError(f'--precision {args.precision}: only for exported files')
     sources = find(args.images, args.recursive)
     cfg = checked_config(args.config, args.cfg_options)
     device = args.device or get_device()
@@ -104,7 +99,7 @@ def batches(sources, size, unreadable):
     for source in track(sources, 'Predicting'):
         try:
             for name, image in frames(source):
-                batch.append((name, source.path.name, image))
+                batch.append((name, source.path, image))
                 if len(batch) == size:
                     yield batch
                     batch = []
@@ -118,17 +113,18 @@ def run(args):
     if args.batch < 1:
         raise UserError(f'--batch {args.batch}: expected 1 or more')
     predictor, sources = load(args)
-    image_ids, category_ids = {}, range(1, len(predictor.classes) + 1)
+    image_ids = {}
+    category_ids = predictor.meta.get('category_ids') or range(1, len(predictor.classes) + 1)
     if args.ann_file:
-        image_ids, category_ids = read_ids(args.ann_file, predictor.classes)
-    out_dir, results, unreadable, number = Path(args.out_dir), [], [], 0
-    for batch in batches(sources, args.batch, unreadable):
+        image_ids, category_ids = read_ids(
+            args.ann_file, predictor.classes, [source.path for source in sources])
+    out_dir, results, left_out, undrawn, number = Path(args.out_dir), [], [], [], 0
+    for batch in batches(sources, args.batch, left_out):
         if args.ann_file:
-            unreadable += [f'{file} has no id in {args.ann_file}' for _, file, _ in batch
-                           if file not in image_ids]
+            left_out += [f'{name} has no id in {args.ann_file}' for name, file, _ in batch
+                         if file not in image_ids]
             batch = [part for part in batch if part[1] in image_ids]
-        for (name, file, image), sample in zip(
-                batch, predictor([image for *_, image in batch]), strict=True):
+        for (name, file, image), sample in predicted(predictor, batch, left_out):
             number += 1
             if predictor.scope == 'mmdet':
                 results += coco_results(sample, name, image_ids.get(file, number), category_ids,
@@ -137,16 +133,35 @@ def run(args):
                 results.append(classification(sample, name, predictor.classes))
             else:
                 path = Path('pred', name).with_suffix('.png')
-                (out_dir / path).parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(sample.pred_sem_seg.data[0].numpy().astype('uint8')).save(
-                    out_dir / path)
+                with whole_file(out_dir / path) as part:
+                    Image.fromarray(sample.pred_sem_seg.data[0].numpy().astype('uint8')).save(part)
                 results.append(dict(file_name=name, segmentation=str(path)))
-            picture = predictor.picture(image, sample, args.score_thr)
-            imwrite(picture[..., ::-1], str(out_dir / 'vis' / name))  # RGB to BGR
+            try:
+                with whole_file(out_dir / 'vis' / picture_name(name)) as part:
+                    Image.fromarray(predictor.picture(image, sample, args.score_thr)).save(part)
+            except Exception as error:  # the prediction is there all the same
+                undrawn.append(f'{name} ({type(error).__name__}: {error})')
     path = out_dir / 'predictions.json'
-    AtomicBackend().put_text(json.dumps(
-        dict(classes=predictor.classes, images=results) if predictor.scope == 'mmseg'
-        else results), path)
+    with whole_file(path) as part:
+        part.write_text(json.dumps(
+            dict(classes=list(predictor.classes), images=results) if predictor.scope == 'mmseg'
+            else results))
     print(f'{number} images: {out_dir / "vis"}, {path}')
-    if unreadable:
-        raise UserError(f'left out {len(unreadable)} files: {"; ".join(unreadable[:3])}')
+    if undrawn:
+        print(f'warning: {len(undrawn)} pictures could not be drawn: {first_of(undrawn)}')
+    if left_out:
+        raise UserError(f'left out {len(left_out)} files: {"; ".join(left_out[:3])}')
+
+
+def predicted(predictor, batch, left_out):
+    """(name, file, image) and data sample of each image; where a batch fails, each for itself."""
+    try:
+        yield from zip(batch, predictor([image for *_, image in batch]), strict=True)
+    except UserError:
+        raise
+    except Exception as error:
+        if len(batch) > 1:
+            for part in batch:
+                yield from predicted(predictor, [part], left_out)
+        elif batch:
+            left_out.append(f'{batch[0][0]} {type(error).__name__}: {error}')

@@ -1,13 +1,21 @@
 """An exported file in place of a model, in a toolbox's own evaluation."""
-from pathlib import Path
-
 import numpy as np
 import torch
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from mmengine.structures import InstanceData, PixelData
 
-from .agreement import given, open_file
+from ..errors import UserError
+from ..runtime import ExportedFileError, Runtime
+from .agreement import given
+
+
+def load(file, **options) -> Runtime:
+    """The runtime of an exported file, its errors among the package's own."""
+    try:
+        return Runtime(file, **options)
+    except ExportedFileError as error:
+        raise UserError(str(error)) from None
 
 
 @MODELS.register_module()
@@ -21,7 +29,7 @@ class ExportedModel(BaseModel):
 
     def __init__(self, file, **options):
         super().__init__()
-        self.runtime = open_file(Path(file), **options)
+        self.runtime = load(file, **options)
 
     def test_step(self, data):
         """Data of a toolbox's loader: images BGR (3, height, width) of type uint8."""

@@ -21,10 +21,13 @@ def write_data(found: Found, folder: Path):
     """The annotation files that the config names: COCO's, or lists of images."""
     for split, part in found.splits.items():
         if found.task in ('boxes', 'masks'):
+            # Of a few that have no mask, one could not learn masks.
+            objects = [a for a in part['annotations']
+                       if found.task == 'boxes' or 'segmentation' in a]
             text = json.dumps(dict(
                 images=part['images'],
                 annotations=[dict(a, id=number, category_id=a['category_id'] + 1)
-                             for number, a in enumerate(part['annotations'], 1)],
+                             for number, a in enumerate(objects, 1)],
                 categories=[dict(id=i, name=name) for i, name in enumerate(found.names, 1)]))
         elif found.task == 'semantic':
             text = ''.join(f'{image}\n' for image, _ in part)
@@ -120,7 +123,7 @@ def loaders(found: Found, plan: Plan, dataset: str, files: str, batch: int,
 '''
     test = 'test' if 'test' in found.splits else 'val'
     text = comment(plan, 'batch') + one('train', 'train', plan['batch'], True)
-    text += one('val', 'val', batch, False)
+    text += comment(plan, 'val') + one('val', 'val', batch, False)
     text += 'test_dataloader = val_dataloader\n' if test == 'val' else one(
         'test', 'test', batch, False)
     text += f'val_evaluator = dict({evaluator.format(split="val")})\n'
@@ -142,7 +145,8 @@ def flips(plan: Plan) -> str:
 
 def test_resize(plan: Plan) -> str:
     if plan['factor']:
-        return f"dict(type='Resize', scale_factor={round(float(plan['factor']), 4)}, keep_ratio=True)"
+        factor = round(float(plan['factor']), 4)
+        return f"dict(type='Resize', scale_factor={factor}, keep_ratio=True)"
     return f"dict(type='Resize', scale={plan['scale']}, keep_ratio=True)"
 
 

@@ -20,9 +20,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from convmlp_backbone import ConvMLP
 from convmlp_backbone.archs import ARCHS
-from convmlp_backbone.commands.export import export
 from convmlp_backbone.commands.models import build_from_config
 from convmlp_backbone.config import read_config
+from convmlp_backbone.deploy.facts import IMAGENET, facts_of
+from convmlp_backbone.deploy.files import trace, write_onnx
+from convmlp_backbone.deploy.models import exportable
 from convmlp_backbone.errors import UserError
 from convmlp_backbone.fused import fuse_model
 from convmlp_backbone.network import Network
@@ -103,7 +105,8 @@ def exported(model, args, shape):
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, 'model.onnx')
-            export(model, path)
+            module = exportable(model, IMAGENET, normalised=True)
+            write_onnx(trace(module), path, facts_of({}, module))
             return {name: runtime(path, (args.batch, model.in_channels, *shape))
                     for name, runtime in runtimes.items() if runtime}
     except ImportError as error:
@@ -117,7 +120,7 @@ def onnx_runtime(path, shape):
     # Its threads would spin on in the turn of the next variant.
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
-    return lambda x: [torch.from_numpy(y) for y in session.run(None, {'image': x.numpy()})]
+    return lambda x: [torch.from_numpy(y) for y in session.run(None, {'images': x.numpy()})]
 
 
 def openvino_runtime(path, shape):
@@ -128,7 +131,7 @@ def openvino_runtime(path, shape):
         'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': 'f32',
         'INFERENCE_NUM_THREADS': torch.get_num_threads()}).create_infer_request()
     return lambda x: [torch.from_numpy(y) for y in request.infer(
-        {'image': x.numpy()}, share_inputs=True, share_outputs=True).values()]
+        {'images': x.numpy()}, share_inputs=True, share_outputs=True).values()]
 
 
 @torch.no_grad()
