@@ -2,16 +2,19 @@
 import os
 import shutil
 import signal
-from functools import partial
+import time
+from contextlib import contextmanager, suppress
+from functools import partial, partialmethod
 from itertools import islice
 
 import mmengine.dataset.sampler as sampler_module
 import mmengine.optim.optimizer.amp_optimizer_wrapper as amp
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 from toy_training import (  # noqa: F401
     EPOCH,
@@ -100,6 +103,47 @@ def test_everything_goes_on_as_it_was(case, stop, train, monkeypatch):
                   resume=iteration > EPOCH + 1, **options)
     assert_equal(train('killed', hooks=hooks, resume=True, **options), expected)
     assert (train.runner.iter, train.runner.optim_wrapper.get_lr()) == (end, lr)
+
+
+@contextmanager
+def killed_at(point):
+    """Crash at the call of that number of any hook, or of a file's taking its place; yields the
+    list of all."""
+    points = []
+
+    def counted(function, *args, **kwargs):
+        points.append(function)
+        if len(points) == point:
+            raise Crash
+        return function(*args, **kwargs)
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in ((Runner, 'call_hook'), (os, 'replace'), (os, 'remove')):
+            patch.setattr(owner, name, partialmethod(partial(counted, getattr(owner, name)))
+                          if owner is Runner else partial(counted, getattr(owner, name)))
+        yield points
+
+
+@pytest.mark.adversary
+@settings(max_examples=max(4, settings.default.max_examples // 15),
+          suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_killed_anywhere(data, train, tmp_path, monkeypatch):
+    amp_on_cpu(monkeypatch)
+    case = data.draw(st.sampled_from([name for name in CASES if 'aspect' not in name]))
+    options = dict(CASES[case])
+    hooks = options.pop('hooks', [])
+    folder = tmp_path / str(time.time())
+    with killed_at(None) as points:
+        expected = train(folder / 'whole', seed=1, hooks=hooks, **options)
+    for point in data.draw(st.lists(st.integers(1, len(points)), min_size=1, max_size=3)):
+        with killed_at(point), suppress(Crash):
+            train(folder / 'killed', seed=1, hooks=hooks, resume=True, **options)
+    weights = train(folder / 'killed', seed=1, hooks=hooks, resume=True, **options)
+    assert_equal(weights, expected)
+    whole, killed = (sorted(path.name for path in (folder / name).glob('*.pth'))
+                     for name in ('whole', 'killed'))
+    assert set(whole) <= set(killed)
+    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize('loop', [dict(), ITER], ids=str)
