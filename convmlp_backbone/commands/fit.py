@@ -114,7 +114,7 @@ def prepare(args, folder: Path, work_dir: Path) -> Path:
 
 def train(args, config: Path):
     """Train, or go on, and evaluate the best checkpoint."""
-    job = Namespace(config=str(config), cfg_options=None, data_root=None, launcher='none',
+    job = Namespace(config=str(config), cfg_options=None, data_root=None, launcher='none', no_check=False,
                     local_rank=0, trust=args.trust, work_dir=None)
     cfg = load_config(job, splits=['train', 'val'])
     folder = Path(cfg.work_dir)
