@@ -68,6 +68,7 @@ def split_of(path: str, by_name: bool = False) -> str:
     """
     for part in (Path(path).parent.as_posix(), Path(path).name if by_name else ''):
         for word in reversed(re.findall(r'[a-z]+', part.lower())):
+            word = word.removesuffix('annot')  # CamVid's trainannot/
             if word in SPLITS:
                 return SPLITS[word]
     return 'all'

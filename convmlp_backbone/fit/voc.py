@@ -102,5 +102,7 @@ def image_of(annotation: str, name: str, by_stem: dict[str, list[str]]) -> str |
     named = Path(name.replace('\\', '/')).name
     candidates = by_stem.get(Path(annotation).stem, []) + [
         path for path in by_stem.get(Path(named).stem, []) if Path(path).name == named]
+    # Of several of that name, cam1/00.jpg and cam2/00.jpg, the one in the likest folders.
+    folders = set(Path(annotation).parent.parts)
     return max(candidates, default=None, key=lambda path: (
-        Path(path).parent == Path(annotation).parent, split_of(path) == split_of(annotation)))
+        len(folders & set(Path(path).parent.parts)), split_of(path) == split_of(annotation)))
