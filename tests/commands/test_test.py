@@ -32,6 +32,6 @@ test_dataloader = dict(num_workers=0, persistent_workers=False)''')
     found = json.loads(call_tool('test', 'two.py', 'x.pth', '--data-root', 'photos', '--json',
                                  '--show-dir', 'drawn', '--out', 'x.pkl', '--fuse'))
     assert found['accuracy/top1'] == 50
-    assert len(list((tmp_path / 'drawn').glob('*.png'))) == 2  # by name: 0.png and 1.png
+    assert len(list((tmp_path / 'drawn').rglob('*.png'))) == 4  # two of each name, in their folders
     samples = pickle.loads((tmp_path / 'x.pkl').read_bytes())
     assert [int(sample['pred_label']) for sample in samples] == [1] * 4
