@@ -1,7 +1,9 @@
 """Configs of the mm toolboxes: finding, reading and walking through them."""
 import difflib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
@@ -10,14 +12,14 @@ from .errors import UserError
 PACKAGE = Path(__file__).resolve().parent
 
 
-def shipped_configs():
+def shipped_configs() -> dict[str, Path]:
     """``{name: path}`` of the configs that come along, in a clone or in an installed wheel."""
     installed = PACKAGE / '.mim/configs'
     folder = installed if installed.is_dir() else PACKAGE.parent / 'configs'
     return {path.stem: path for path in sorted(folder.glob('*.py'))}
 
 
-def find_config(name):
+def find_config(name: str) -> str:
     """The path of a config: as given, or else a shipped one of that name, ``.py`` optional."""
     if Path(name).is_file():
         return name
@@ -29,7 +31,7 @@ def find_config(name):
     raise UserError(f'no config {name}{where}did you mean {" or ".join(near)}?')
 
 
-def read_config(name, options=None):
+def read_config(name: str, options: dict | None = None) -> Config:
     """The config that ``name`` stands for, changed by the command line's ``options``.
 
     Raises:
@@ -45,7 +47,7 @@ def read_config(name, options=None):
     return cfg
 
 
-def walk(cfg, path=''):
+def walk(cfg: Any, path: str = '') -> Iterator[tuple[str, dict]]:
     """Every dict in a config, outermost first, with its path such as ``model.roi_head.bbox_head``.
 
     Args:
@@ -66,12 +68,12 @@ def walk(cfg, path=''):
         yield from walk(value, f'{path}.{key}' if path else str(key))
 
 
-def datasets(loader):
+def datasets(loader: dict | None) -> list[dict]:
     """Every data set of a data loader's config that lies on a disk, those inside wrappers too."""
     return [part for _, part in walk(loader) if 'data_root' in part]
 
 
-def set_data_root(cfg, root):
+def set_data_root(cfg: Config, root: str) -> None:
     """Point every data set of ``cfg``, and the annotation files of its evaluators, at ``root``."""
     splits = ('train', 'val', 'test')
     found = [dataset for split in splits for dataset in datasets(cfg.get(f'{split}_dataloader'))]

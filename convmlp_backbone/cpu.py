@@ -4,13 +4,14 @@ import os
 from contextlib import suppress
 
 import torch
+from mmengine.config import Config
 
 from .config import walk
 
 _NUMBERS = dict(trim_threshold=-1, mmap_threshold=-3, mmap_max=-4)  # in glibc's malloc.h
 
 
-def mallopt(**parameters):
+def mallopt(**parameters: int) -> None:
     """Set parameters of glibc's malloc, see mallopt(3); does nothing with other C libraries."""
     with suppress(AttributeError, OSError, TypeError):
         function = ctypes.CDLL(None).mallopt
@@ -18,7 +19,7 @@ def mallopt(**parameters):
             function(_NUMBERS[name], value)
 
 
-def keep_freed_memory():
+def keep_freed_memory() -> None:
     """Let this process keep the memory of freed tensors for the next ones.
 
     Else Linux takes that of large tensors back and clears it anew for the next one, which takes up
@@ -28,7 +29,7 @@ def keep_freed_memory():
     mallopt(mmap_max=0, trim_threshold=2**31 - 1)
 
 
-def fit_to_cpu(cfg):
+def fit_to_cpu(cfg: Config) -> None:
     """Let a config made for GPUs train and test well without one, and print what was changed.
 
     Args:
@@ -52,7 +53,7 @@ def fit_to_cpu(cfg):
         print(f'No GPU here: {", ".join(changes)}.', flush=True)
 
 
-def fit_model_to_cpu(cfg):
+def fit_model_to_cpu(cfg: dict) -> list[str]:
     """Change what needs a GPU, or is slow without one, in a model's config; no result changes.
 
     Returns:

@@ -5,6 +5,7 @@ The commands print them as such and end with status 1; everything else is a trac
 import errno
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 
@@ -34,7 +35,7 @@ class TrainingStopped(UserError, RuntimeError):
 
 
 @contextmanager
-def one_line_errors():
+def one_line_errors() -> Iterator[None]:
     """End the program with one line instead of a traceback where the user can mend the cause."""
     try:
         yield

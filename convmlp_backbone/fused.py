@@ -11,6 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .errors import UserError
+from .network import ConvStage
+from .tracing import computed_now
 
 _ops = torch.ops.mkldnn
 ONEDNN = torch.backends.mkldnn.is_available() and all(
@@ -20,9 +22,9 @@ ONEDNN = torch.backends.mkldnn.is_available() and all(
 
 def onednn_takes(x):
     """Whether the fused kernels can compute on ``x``, and nobody needs to see single steps."""
-    return (ONEDNN and x.device.type == 'cpu' and x.dtype == torch.float32 and x.numel() > 0
-            and not torch.is_grad_enabled() and not torch.is_autocast_enabled('cpu')
-            and not torch.compiler.is_compiling() and not torch.jit.is_tracing())
+    return (ONEDNN and computed_now(x) and x.device.type == 'cpu' and x.dtype == torch.float32
+            and x.numel() > 0 and not torch.is_grad_enabled()
+            and not torch.is_autocast_enabled('cpu'))
 
 
 class PackedWeight:
@@ -80,6 +82,15 @@ class FusedLinear(PackedWeight, nn.Linear):
         if self.gelu:
             x = F.gelu(x)
         return x if residual is None else x + residual
+
+
+class FusedConvStage(ConvStage):
+    """A conv stage that adds in place where nobody needs the summands."""
+
+    def forward(self, x):
+        for block in self.conv_blocks:
+            x = x + block(x) if torch.is_grad_enabled() else block(x).add_(x)
+        return self.downsample(x)
 
 
 class FusedConvMLPBlock(nn.Module):
@@ -142,17 +153,18 @@ def fuse_sequence(sequence):
 def fuse(model):
     """Fold and replace, in place, whatever the backbone ``model`` consists of."""
     model.tokenizer.block.apply(lambda m: isinstance(m, nn.Sequential) and fuse_sequence(m))
-    if hasattr(model, 'conv_stages'):
+    if model.last >= 1:
+        become(model.conv_stages, FusedConvStage)
         for block in model.conv_stages.conv_blocks:
             fuse_sequence(block)
     for stage in model.stages:
-        for i, block in enumerate(stage.blocks):
+        for i, block in enumerate(getattr(stage, 'blocks', ())):
             stage.blocks[i] = FusedConvMLPBlock(block)
     for layer in [m for m in model.modules() if type(m) is nn.Conv2d and m.groups == 1]:
         become(layer, FusedConv2d)
 
 
-def fuse_model(model):
+def fuse_model(model: nn.Module) -> nn.Module:
     """Make a whole detector, segmentor or classifier faster at inference, in place.
 
     Every ConvMLP in it is fused, see :meth:`convmlp_backbone.ConvMLP.fuse`; on a CPU, neck and head

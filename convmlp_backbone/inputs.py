@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
-from .checks.files import image_problems
+from .checks.images import image_problems
 from .errors import UserError
 from .runtime import read_image
 
-IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
+IMAGES = ('.jpg', '.jpeg', '.jfif', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.gif')
 STDIN = '-'
 
@@ -52,7 +53,8 @@ def expand(source: str, recursive: bool) -> Iterator[tuple[Path, Path]]:
         yield path, path.parent
     elif path.is_dir():
         for file in sorted(path.rglob('*') if recursive else path.iterdir()):
-            if file.suffix.lower() in IMAGES and file.is_file():
+            if file.is_file() and (file.suffix.lower() in IMAGES
+                                   or not file.suffix and is_image(file)):
                 yield file, path
     elif path.suffix.lower() == '.txt' and path.is_file():
         for line in path.read_text(encoding='utf-8', errors='replace').splitlines():
@@ -67,6 +69,14 @@ def expand(source: str, recursive: bool) -> Iterator[tuple[Path, Path]]:
                 yield Path(name), Path(name).parent
     else:
         raise UserError(f'no image or folder {source}')
+
+
+def is_image(path: Path) -> bool:
+    try:
+        with Image.open(path):
+            return True
+    except OSError:
+        return False
 
 
 def named(paths: dict[Path, Path]) -> Iterator[Source]:

@@ -8,13 +8,13 @@ from timm import models
 from timm.layers import LayerNorm2d, create_classifier
 from timm.models._features import feature_take_indices
 from torch import nn
-from torchvision.ops import Permute
 
+from . import recompute
 from .checkpoints import BASE_URL, load, unwrap
-from .convmlp import ConvMLP, init_parameters
+from .network import Network, init_parameters
 
 
-class ConvMLPClassifier(nn.Module):
+class TimmConvMLP(Network):
     """ConvMLP image classifier: images (N, in_chans, H, W) to logits (N, num_classes).
 
     Args:
@@ -29,28 +29,21 @@ class ConvMLPClassifier(nn.Module):
 
     def __init__(self, arch='s', num_classes=1000, in_chans=3, global_pool='avg', drop_rate=0.,
                  drop_path_rate=0.1):
-        super().__init__()
-        net = ConvMLP(arch, in_chans, drop_path_rate=drop_path_rate)
-        self.tokenizer, self.conv_stages, self.stages = net.tokenizer, net.conv_stages, net.stages
-        # The stages are channels last inside. Every module that feature_info names gives NCHW, so
-        # that timm can tap it by a hook or by fx.
-        self.channels_last = Permute([0, 2, 3, 1])
-        self.channels_first = Permute([0, 3, 1, 2])
-        modules = 'tokenizer', 'conv_stages', 'stages.0.downsample_mlp.downsample', 'channels_first'
+        super().__init__(arch, in_chans, drop_path_rate)
+        # These give (N, C, H, W), so that timm can tap them by a hook or by fx.
+        modules = 'tokenizer', 'conv_stages', 'stages.0', 'stages.2'
         self.feature_info = [
-            dict(num_chs=net.out_channels[i], reduction=net.out_strides[i], module=modules[i])
-            for i in range(4)]
-        self.num_features = self.head_hidden_size = net.out_channels[-1]
+            dict(num_chs=channels, reduction=stride, module=module)
+            for channels, stride, module in zip(self.channels, self.STRIDES, modules, strict=True)]
+        self.num_features = self.head_hidden_size = self.channels[-1]
         self.norm = LayerNorm2d(self.num_features, eps=1e-5)
         self.head_drop = nn.Dropout(drop_rate)
+        recompute.apply(self)
         self.reset_classifier(num_classes, global_pool)
 
     def forward_features(self, x):
         """Images to the last level, normalised: (N, num_features, ceil(H / 32), ceil(W / 32))."""
-        x = self.channels_last(self.conv_stages(self.tokenizer(x)))
-        for stage in self.stages:
-            x = stage(x)
-        return self.norm(self.channels_first(x))
+        return self.norm(self.levels(x)[3])
 
     def forward_head(self, x, pre_logits: bool = False):
         x = self.head_drop(self.global_pool(x))
@@ -77,16 +70,10 @@ class ConvMLPClassifier(nn.Module):
         wanted, last = feature_take_indices(4, indices)
         if not intermediates_only:
             last = 3
-        levels = [self.tokenizer(x)]
-        if last >= 1:
-            levels.append(self.conv_stages(levels[0]))
-        if last >= 2:
-            x = self.stages[0](self.channels_last(levels[1]))
-            levels.append(self.channels_first(x))
-        if last == 3:
-            x = self.channels_first(self.stages[2](self.stages[1](x)))
-            features = self.norm(x)
-            levels.append(features if norm else x)
+        levels = self.levels(x, last)
+        features = self.norm(levels[3]) if last == 3 else x
+        if norm and last == 3:
+            levels[3] = features
         levels = [levels[i] for i in wanted]
         return levels if intermediates_only else (features, levels)
 
@@ -95,7 +82,9 @@ class ConvMLPClassifier(nn.Module):
         wanted, last = feature_take_indices(4, indices)
         if last < 1:
             self.conv_stages = nn.Identity()
-        self.stages = self.stages[:(0, 0, 1, 3)[last]]
+        for i, level in enumerate((2, 3, 3)):
+            if last < level:
+                self.stages[i] = nn.Identity()
         if prune_norm or last < 3:
             self.norm = nn.Identity()
         if prune_head or last < 3:
@@ -117,8 +106,7 @@ class ConvMLPClassifier(nn.Module):
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable=True):
-        for part in (self.tokenizer, self.conv_stages, *self.stages):
-            part.with_cp = enable
+        recompute.apply(self, with_cp=enable)
 
     @torch.jit.ignore
     def no_weight_decay(self):
@@ -174,7 +162,7 @@ def _create(name, pretrained, pretrained_cfg=None, pretrained_cfg_overlay=None, 
         overlay['state_dict'] = {
             name.removeprefix('module.'): v for name, v in unwrap(load(source))[1].items()}
     model = models.build_model_with_cfg(
-        ConvMLPClassifier, name, pretrained, pretrained_cfg, overlay,
+        TimmConvMLP, name, pretrained, pretrained_cfg, overlay,
         feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls='getter'), **kwargs)
     for part in model.modules():
         getattr(part, 'pretrained_cfg', {}).pop('state_dict', None)

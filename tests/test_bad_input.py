@@ -1,5 +1,4 @@
 """Bad input, case by case: what is tried, and what must be answered."""
-import json
 import math
 import os
 import subprocess
@@ -17,7 +16,8 @@ from PIL import Image
 
 from convmlp_backbone import ConvMLP
 from convmlp_backbone.checkpoints import CheckpointError, load, load_backbone
-from convmlp_backbone.checks.files import coco_problems, image_problems
+from convmlp_backbone.checks.coco import CocoFile
+from convmlp_backbone.checks.images import image_problems
 from convmlp_backbone.checks.model import check_model
 from convmlp_backbone.commands.models import load_config
 from convmlp_backbone.config import read_config
@@ -98,85 +98,12 @@ def test_image(name, tmp_path):
         assert imread(str(path)).shape == (size[1], size[0], 3)
 
 
-# Annotations: a change of a good file, and words of the answer.
-
-def good():
-    return dict(
-        images=[dict(id=i, file_name=f'{i}.jpg', width=100, height=80) for i in (1, 2)],
-        categories=[dict(id=3, name='coin'), dict(id=7, name='stamp')],  # ids need not follow
-        annotations=[dict(id=i, image_id=i, category_id=3, bbox=[10, 10, 20, 20], area=400,
-                          iscrowd=0) for i in (1, 2)])
-
-
-def first(**changes):
-    return lambda coco: coco['annotations'][0].update(changes)
-
-
-ANNOTATIONS = dict(
-    good=(lambda coco: None, ''),
-    ids_not_contiguous=(lambda coco: coco['categories'].append(dict(id=90, name='x')), ''),
-    no_boxes_in_an_image=(lambda coco: coco['annotations'].pop(),
-                          'warning: 1 of 2 images have no object to learn, such as 2.jpg'),
-    no_boxes_at_all=(lambda coco: coco['annotations'].clear(), 'error: no object to learn in any'),
-    no_images=(lambda coco: (coco['images'].clear(), coco['annotations'].clear()),
-               'error: no object to learn'),
-    crowd_only=(first(iscrowd=1), 'warning: 1 of 2 images have no object to learn'),
-    box_of_zero_width=(first(bbox=[10, 10, 0, 20]), 'warning: has a box 0x20'),
-    box_of_negative_height=(first(bbox=[10, 10, 5, -20]), 'warning: has a box 5x-20'),
-    area_of_zero=(first(area=0), 'warning: an area of 0: left out'),
-    no_area=(first(area=None), 'error: has the area None'),
-    box_outside=(first(bbox=[200, 10, 20, 20]), 'warning: has a box outside the image'),
-    box_reaches_out=(first(bbox=[90, 10, 20, 20]), 'warning: reaches out of the image'),
-    nan=(first(bbox=[10, math.nan, 20, 20]), 'error: expected four finite numbers'),
-    infinite=(first(bbox=[10, 10, math.inf, 20]), 'error: expected four finite numbers'),
-    three_numbers=(first(bbox=[10, 10, 20]), 'error: expected four finite numbers'),
-    text_box=(first(bbox='10 10 20 20'), 'error: expected four finite numbers'),
-    no_box=(lambda coco: coco['annotations'][0].pop('bbox'), 'error: has the box None'),
-    unknown_category=(first(category_id=5), 'error: is of category 5, which is not in the file'),
-    other_category=(first(category_id=7), 'warning: 1 annotations of stamp, no class'),
-    unknown_image=(first(image_id=9), 'error: is of image 9, which is not in the file'),
-    duplicate_annotation_ids=(first(id=2), 'error: id 2 occurs 2 times'),
-    duplicate_image_ids=(lambda coco: coco['images'][0].update(id=2), 'error: id 2 occurs 2 times'),
-    duplicate_categories=(lambda coco: coco['categories'][1].update(id=3), 'error: id 3 occurs 2'),
-    class_not_in_the_file=(lambda coco: coco['categories'][0].update(name='Coin'),
-                           'error: has no category coin, which the config names; it has Coin'),
-    no_categories=(lambda coco: coco.pop('categories'), 'error: is no COCO annotation file'),
-    image_without_size=(lambda coco: coco['images'][0].pop('width'), 'error: is no COCO'),
-    size_is_text=(lambda coco: coco['images'][0].update(width='100'), 'error: is no COCO'))
-
-
-@pytest.mark.parametrize('name', ANNOTATIONS)
-def test_annotation(name, tmp_path):
-    change, answer = ANNOTATIONS[name]
-    coco = good()
-    change(coco)
-    path = tmp_path / 'x.json'
-    path.write_text(json.dumps(coco))
-    problems = [f'{severity}: {where} {text}'
-                for severity, where, text in coco_problems(path, ['coin'])]
-    if not answer:
-        assert problems == []
-    else:
-        severity, words = answer.split(': ', 1)
-        assert any(p.startswith(severity) and words in p for p in problems), problems
-        assert severity == 'error' or all(p.startswith('warning') for p in problems)
-
-
-@pytest.mark.parametrize('content, words', [
-    ('', 'is no JSON'), ('{"images": [', 'is no JSON'), ('<html>', 'is no JSON'),
-    ('[]', 'is no COCO'), ('null', 'is no COCO'), ('{}', "KeyError 'images'")])
-def test_annotation_file(content, words, tmp_path):
-    path = tmp_path / 'x.json'
-    path.write_text(content)
-    (severity, _, text), = coco_problems(path)
-    assert severity == 'error' and words in text
-
-
 # Configs and command lines
 
 def arguments(options=None, config='retinanet_convmlp_s_fpn_coins', **changes):
     return Namespace(**{**dict(config=config, work_dir=None, data_root=None, cfg_options=options,
-                               launcher='none', local_rank=0, trust=False), **changes})
+                               launcher='none', local_rank=0, trust=False, no_check=False),
+                      **changes})
 
 
 CONFIGS = dict(
@@ -310,21 +237,11 @@ def test_no_bytes_surprise_the_readers(content, tmp_path_factory):
     for name in ('x.pth', 'x.safetensors', 'x.jpg', 'x.json'):
         (folder / name).write_bytes(content)
     assert image_problems(folder / 'x.jpg')[0][0] == 'error'
-    assert coco_problems(folder / 'x.json')[0][0] == 'error'
+    with pytest.raises(UserError):
+        CocoFile(folder / 'x.json')
     for name in ('x.pth', 'x.safetensors'):
         with pytest.raises(CheckpointError):
             load(folder / name)
-
-
-@settings(max_examples=30, deadline=None)
-@given(box=st.lists(st.one_of(st.floats(), st.integers(), st.none(), st.text(max_size=3)),
-                    max_size=5), area=st.one_of(st.floats(), st.none()))
-def test_no_box_surprises_the_check(box, area, tmp_path_factory):
-    coco = good()
-    coco['annotations'][0].update(bbox=box, area=area)
-    path = tmp_path_factory.getbasetemp() / 'x.json'
-    path.write_text(json.dumps(coco))
-    assert all(len(problem) == 3 for problem in coco_problems(path))
 
 
 @settings(max_examples=50, deadline=None)

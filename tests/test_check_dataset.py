@@ -62,6 +62,6 @@ def test_spoilt_maps_are_named(spoilt, call_tool, capsys):
     Image.open(mask).point(lambda value: 9 if value == 2 else value).save(mask)
     assert check(call_tool, CONFIGS[1], spoilt).startswith('error: ')
     printed = capsys.readouterr().out
-    assert 'has the class index [8]; the model has 2 classes' in printed
+    assert 'the masks hold 9, the classes are 1 to 2 (background, coin)' in printed
     assert 'masks/train/06.png' in printed
-    assert 'is 10x10, the annotations say 250x250' in printed
+    assert 'is 10x10, its image 250x250' in printed

@@ -217,3 +217,10 @@ train_cfg = dict(max_epochs=4, val_interval=4)
     trained = torch.load(best, weights_only=False)['state_dict']
     for name, value in detector.backbone.state_dict().items():
         torch.testing.assert_close(value, trained[f'backbone.{name}'])
+
+
+def test_old_name_of_the_module():
+    """Configs of older versions, and those inside their checkpoints, import it."""
+    from convmlp_backbone import classification, mmpretrain_models
+    assert MODELS.get('ConvMLPClassifier') is classification.ConvMLPClassifier
+    assert classification.ConvMLPClsHead is mmpretrain_models.ConvMLPClsHead

@@ -1,8 +1,10 @@
 import copy
 import itertools
+import math
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import golden_outputs as golden
 import numpy as np
@@ -10,8 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from convmlp_backbone import ConvMLP, convmlp
+from convmlp_backbone import ConvMLP, recompute
 from convmlp_backbone.archs import ARCHS
+from convmlp_backbone.network import Network
 
 TINY = dict(channels=8, conv_blocks=1, dims=(8, 16, 24), mlp_blocks=(1, 2, 1), mlp_ratio=2)
 OUT_INDICES = [indices for n in (1, 2, 3, 4) for indices in itertools.combinations(range(4), n)]
@@ -202,12 +205,15 @@ def test_norm_eval_keeps_statistics_but_trains():
     assert model.stages[0].training
 
 
+RECOMPUTED = [dict(with_cp=True, large=math.inf), dict(large=0), dict(with_cp=True, large=0)]
+
+
 @pytest.mark.parametrize('norm_eval', [False, True])
-@pytest.mark.parametrize('recomputing, with_cp', [(False, True), (True, False), (True, True)])
-def test_computing_again_changes_nothing(norm_eval, recomputing, with_cp, monkeypatch):
-    def train(recomputing, with_cp):
-        monkeypatch.setattr(convmlp, 'recomputing_pays', lambda module, x: recomputing)
-        model = tiny(with_cp=with_cp, norm_eval=norm_eval, drop_path_rate=0.5).train()
+@pytest.mark.parametrize('how', RECOMPUTED, ids=str)
+def test_computing_again_changes_nothing(norm_eval, how):
+    def train(**how):
+        model = tiny(norm_eval=norm_eval, drop_path_rate=0.5).train()
+        recompute.apply(model, **how)
         x = images(n=8).requires_grad_()
         torch.manual_seed(1)  # the drop path's
         levels = model(x)
@@ -215,18 +221,20 @@ def test_computing_again_changes_nothing(norm_eval, recomputing, with_cp, monkey
         # Statistics too: the second forward pass of a checkpointed block must not move them.
         return [*levels, x.grad, *(p.grad for p in model.parameters()), *model.buffers()]
 
-    assert_same(train(False, False), train(recomputing, with_cp))
+    assert_same(train(large=math.inf), train(**how), rtol=0, atol=0)
 
 
-def test_with_cp_saves_memory():
-    def kept(with_cp):
-        sizes = []
+def test_computing_again_saves_memory():
+    def kept(**how):
+        model, sizes = tiny(), []
+        recompute.apply(model, **how)
         with torch.autograd.graph.saved_tensors_hooks(
                 lambda t: sizes.append(t.numel()) or t, lambda t: t):
-            tiny(with_cp=with_cp)(images(128, 128))
+            model(images(128, 128))
         return sum(sizes)
 
-    assert kept(True) < 0.5 * kept(False)
+    assert kept(with_cp=True) < 0.6 * kept(large=0) < 0.5 * kept(large=math.inf)
+    assert kept() == kept(large=math.inf)  # these are small
 
 
 def test_drop_path():
@@ -296,6 +304,34 @@ def test_syncbn_and_frozen_affine():
     model = tiny(norm_cfg=dict(type='SyncBN', requires_grad=False))
     norm = model.tokenizer.block[1]
     assert isinstance(norm, nn.SyncBatchNorm) and not norm.weight.requires_grad
+
+
+def test_network_needs_torch_alone():
+    """And is the backbone without its policies."""
+    code = '''
+import importlib.util, sys, types
+before = set(sys.modules)
+import torch
+torch_alone = set(sys.modules)
+package = types.ModuleType('convmlp_backbone')  # without what its __init__ imports
+package.__path__ = [sys.argv[1]]
+sys.modules['convmlp_backbone'] = package
+from convmlp_backbone.network import Network
+names = {name for name in set(sys.modules) - torch_alone if not name.startswith('torch')}
+print(sorted(names), len(Network()(torch.zeros(2, 3, 32, 32))))
+'''
+    folder = str(Path(recompute.__file__).parent)
+    done = subprocess.run([sys.executable, '-c', code, folder], text=True, capture_output=True)
+    assert done.stdout.strip() == (
+        "['convmlp_backbone', 'convmlp_backbone.archs', 'convmlp_backbone.network'] 4"), done.stderr
+    model, network = tiny().train(), Network(TINY, drop_path_rate=0.1).train()
+    network.load_state_dict(model.state_dict())
+    assert not any(isinstance(m, recompute.Recomputed) for m in network.modules())
+    levels = []
+    for net in (model, network):
+        torch.manual_seed(1)
+        levels.append(net(images()))
+    assert_same(*levels)
 
 
 def test_works_without_the_toolboxes():

@@ -2,7 +2,8 @@
 import errno
 import os
 import signal
-from threading import Barrier, Thread
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 
@@ -10,14 +11,15 @@ from convmlp_backbone.files import whole_file
 
 
 def begun(path):
-    """A process that has begun to write ``path``; it goes on at SIGCONT."""
+    """A process that has begun to write ``path``; it goes on at SIGUSR1."""
     ready, is_ready = os.pipe()
     process = os.fork()
     if not process:
+        signal.alarm(60)
         with whole_file(path) as part:
             part.write_text('half')
             os.write(is_ready, b'!')
-            signal.sigwait({signal.SIGCONT})
+            signal.sigwait({signal.SIGUSR1})
         os._exit(0)
     assert os.read(ready, 1) == b'!'
     return process
@@ -26,9 +28,9 @@ def begun(path):
 def test_killed_writers_leave_what_the_next_one_removes(tmp_path):
     path = tmp_path / 'x.pth'
     path.write_text('before')
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCONT})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     killed, alive = begun(path), begun(path)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCONT})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
     os.kill(killed, signal.SIGKILL)
     os.waitpid(killed, 0)
     (tmp_path / '.x.123.part.pth').write_text('of a version before')
@@ -37,29 +39,26 @@ def test_killed_writers_leave_what_the_next_one_removes(tmp_path):
         part.write_text('after')
     # The other writer lives and may go on.
     assert path.read_text() == 'after' and len(list(tmp_path.iterdir())) == 3
-    os.kill(alive, signal.SIGCONT)
+    os.kill(alive, signal.SIGUSR1)
     assert os.waitpid(alive, 0)[1] == 0
     assert path.read_text() == 'half'
     assert sorted(os.listdir(tmp_path)) == ['.y.00ff.part.pth', 'x.pth']
 
 
 def test_many_writers_at_once_do_not_tear(tmp_path):
-    path, barrier = tmp_path / 'x', Barrier(8)
+    path, barrier = tmp_path / 'x', Barrier(8, timeout=20)
 
     def write(letter):
-        for _ in range(20):
+        for _ in range(10):
             barrier.wait()
             with whole_file(path) as part, open(part, 'w') as file:
                 for _ in range(50):
                     file.write(letter * 100)
                     file.flush()
+            assert path.read_text() in [other * 5000 for other in 'abcdefgh']
 
-    threads = [Thread(target=write, args=[letter]) for letter in 'abcdefgh']
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert path.read_text() in [letter * 5000 for letter in 'abcdefgh']
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, 'abcdefgh'))  # raises what they raise
     assert os.listdir(tmp_path) == ['x']
 
 

@@ -5,12 +5,12 @@ import pickle
 import pytest
 import torch
 from golden_outputs import relative_error
-from reference_model import ReferenceConvMLP, random_statistics
 
-from convmlp_backbone import ConvMLP, convmlp, fuse_model, fused
+from convmlp_backbone import ConvMLP, fuse_model, fused
 from convmlp_backbone.archs import ARCHS
-from convmlp_backbone.commands import export
 from convmlp_backbone.commands.models import build_model
+from convmlp_backbone.memory_format import channels_last_pays
+from convmlp_backbone.network import Network
 
 TINY = dict(channels=16, conv_blocks=1, dims=(16, 24, 32), mlp_blocks=(1, 2, 1), mlp_ratio=2)
 PURE_MLP = dict(TINY, conv_blocks=0, conv_downsample=False, depthwise=False)
@@ -18,9 +18,11 @@ PURE_MLP = dict(TINY, conv_blocks=0, conv_downsample=False, depthwise=False)
 
 def make(arch=TINY, **kwargs):
     torch.manual_seed(0)
-    model = ConvMLP(arch, **kwargs).eval()
-    random_statistics(model)
-    return model
+    model = ConvMLP(arch, **kwargs)
+    for p in model.parameters():  # scales, shifts and statistics that folding must respect
+        p.data.add_(torch.randn_like(p), alpha=0.1 if p.ndim == 1 else 0.02)
+    model.train()(torch.randn(2, 3, 64, 64))
+    return model.eval()
 
 
 def assert_equal_outputs(ours, theirs, tolerance=1e-5):
@@ -29,12 +31,9 @@ def assert_equal_outputs(ours, theirs, tolerance=1e-5):
 
 
 @pytest.mark.parametrize('size', ARCHS)
-def test_reference_is_the_network(size):
-    reference = ReferenceConvMLP(**ARCHS[size]).eval()
-    random_statistics(reference)
-    model = ConvMLP(size).eval()
-    model.load_state_dict(reference.state_dict())
-    x = torch.randn(1, 3, 65, 97)
+def test_sizes_and_the_network_alone(size):
+    model, reference, x = make(size), Network(size).eval(), torch.randn(1, 3, 65, 97)
+    reference.load_state_dict(model.state_dict())
     with torch.no_grad():
         expected = reference(x)
         assert_equal_outputs(model(x), expected)
@@ -114,9 +113,16 @@ def test_autocast_compile_and_an_empty_batch():
 
 
 @pytest.mark.parametrize('avx512', [False, True])
-def test_memory_format(avx512, monkeypatch):
-    """Channels last inside where it pays; levels never, which MMCV's RoIAlign misreads."""
-    monkeypatch.setattr(convmlp, 'AVX512', avx512)
+@pytest.mark.parametrize('training', [False, True])
+def test_when_channels_last_pays(avx512, training):
+    with torch.set_grad_enabled(training):
+        assert channels_last_pays(torch.zeros(1), avx512) == (avx512 or not training)
+    assert not channels_last_pays(torch.zeros(1, device='meta'), avx512)
+
+
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_memory_format(channels_last):
+    """Channels last inside where wanted; levels never, which MMCV's RoIAlign misreads."""
     model, x, seen = make(), torch.randn(1, 3, 40, 56), []
 
     def look(module, inputs, output):
@@ -124,11 +130,13 @@ def test_memory_format(avx512, monkeypatch):
         if output.requires_grad:
             output.register_hook(lambda gradient: look(module, None, gradient))
     model.tokenizer.register_forward_hook(look)
+    model.channels_last = channels_last
     levels = model(x)
     sum(level.square().sum() for level in levels).backward()
+    model.channels_last = None
     with torch.no_grad():
         levels += model(x) + model(x.contiguous(memory_format=torch.channels_last))
-    assert seen == [avx512, avx512, True, True]
+    assert seen == [channels_last, channels_last, True, True]
     assert all(level.is_contiguous() for level in levels)
 
 
@@ -145,20 +153,3 @@ def test_mask_rcnn_pools_the_same_from_channels_last():
         levels, pooled = pool()
     assert levels[0].is_contiguous(memory_format=torch.channels_last)
     assert_equal_outputs([pooled], [expected])
-
-
-@pytest.mark.parametrize('suffix', ['.onnx', '.pt2'])
-def test_export(suffix, tmp_path):
-    model, path = make().fuse(), tmp_path / f'model{suffix}'
-    export.export(model, path)
-    for size in ((1, 33, 33), (3, 64, 96), (1, 97, 161)):
-        assert export.largest_error(model, path, *size) < 1e-4
-
-
-def test_export_of_a_segmentor(call_tool, tmp_path):
-    out = call_tool('export', 'fpn_convmlp_s_coins', tmp_path / 'model.onnx')
-    assert 'any batch' in out and (tmp_path / 'model.onnx').stat().st_size > 1e6
-    assert 'exists already' in call_tool('export', 's', tmp_path / 'model.onnx')
-    assert 'RetinaNet' in call_tool(
-        'export', 'retinanet_convmlp_s_fpn_1x_coco', tmp_path / 'other.onnx')
-    assert not list(tmp_path.glob('*unfinished*'))

@@ -1,148 +1,31 @@
-"""Faults on purpose: kills, full disks, losses that are not finite; what a resumed run equals."""
+"""Faults on purpose: signals, full disks, losses and gradients that are not finite."""
+import copy
 import errno
+import io
+import multiprocessing
 import os
-import random
 import signal
+import threading
 import time
-from types import SimpleNamespace
 
-import mmengine.runner.loops
-import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel
-from mmengine.runner import Runner
-from mmengine.structures import BaseDataElement
-from torch import nn
+from toy_training import (  # noqa: F401
+    EPOCH,
+    At,
+    Crash,
+    Noise,
+    Toy,
+    assert_equal,
+    crash,
+    terminate,
+    training,
+)
 
-from convmlp_backbone.checkpoints import CheckpointError, enable_safe_loading
+from convmlp_backbone.checkpoints import CheckpointError
 from convmlp_backbone.errors import TrainingStopped
-from convmlp_backbone.hooks import AtomicBackend
-
-EPOCH = 6  # iterations
-
-
-class Noise(torch.utils.data.Dataset):
-    """Samples with random numbers from all the sources that augmentations use."""
-
-    metainfo = dict(classes=('noise',))
-
-    def __len__(self):
-        return 2 * EPOCH
-
-    def __getitem__(self, index):
-        return dict(inputs=torch.rand(4) + np.random.rand() + random.random() + index,
-                    data_samples=BaseDataElement(metainfo=dict(img_path=f'{index}.jpg')))
-
-
-class Toy(BaseModel):
-    """Batch norm and dropout: what has statistics and draws random numbers of its own."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 1))
-
-    def forward(self, inputs, data_samples, mode):
-        return dict(loss_a=self.layers(torch.stack(inputs)).square().mean(),
-                    loss_b=self.layers[0].weight.square().mean())
-
-
-class At(Hook):
-    """Calls ``action(runner)`` before the iteration of that number, counted from 0."""
-
-    priority = 'HIGHEST'
-
-    def __init__(self, iteration, action):
-        self.iteration, self.action = iteration, action
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if runner.iter == self.iteration:
-            self.action(runner)
-
-
-def terminate(runner):
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-@pytest.fixture
-def train(tmp_path, restore_loaders, monkeypatch):
-    """Train the toy in a folder of that name; returns its weights."""
-    enable_safe_loading()
-    # MMEngine sleeps two seconds wherever a data loader starts again.
-    monkeypatch.setattr(mmengine.runner.loops, 'time', SimpleNamespace(sleep=lambda _: None))
-
-    def run(name, iter_based=False, sampler='DefaultSampler', workers=0, epochs=3, seed=None,
-            hooks=(), checkpoint={}, invalid_loss={},
-            accumulative_counts=1, **kwargs):
-        torch.manual_seed(0)
-        loop = (dict(type='IterBasedTrainLoop', max_iters=epochs * EPOCH) if iter_based
-                else dict(type='EpochBasedTrainLoop', max_epochs=epochs))
-        runner = Runner(
-            Toy(), str(tmp_path / name), train_cfg=loop, experiment_name=f'{name}{time.time()}',
-            train_dataloader=dict(
-                dataset=Noise(), batch_size=2, num_workers=workers, persistent_workers=workers > 0,
-                sampler=dict(type=sampler, shuffle=True), collate_fn=dict(type='pseudo_collate')),
-            optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.01),
-                               accumulative_counts=accumulative_counts),
-            param_scheduler=dict(type='LinearLR', begin=0, end=9, by_epoch=False),
-            default_hooks=dict(
-                checkpoint=dict(type='AtomicCheckpointHook', by_epoch=not iter_based,
-                                interval=EPOCH if iter_based else 1, **checkpoint),
-                resume=dict(type='ReproducibleResumeHook'),
-                invalid_loss=dict(type='InvalidLossHook', **invalid_loss)),
-            custom_hooks=list(hooks), randomness=dict(seed=seed), log_level='ERROR', **kwargs)
-        runner.train()
-        return {name: value.clone() for name, value in runner.model.state_dict().items()}
-    return run
-
-
-def assert_equal(a, b):
-    assert a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)
-
-
-# Resume
-
-@pytest.mark.parametrize('iteration', [EPOCH - 1, EPOCH, EPOCH + 2])
-@pytest.mark.parametrize('loop', [dict(), dict(iter_based=True),
-                                  dict(iter_based=True, sampler='InfiniteSampler'),
-                                  dict(workers=2)], ids=str)
-def test_sigterm_and_resume_equal_the_uninterrupted_run(iteration, loop, train, tmp_path):
-    expected = train('whole', seed=3, **loop)
-    with pytest.raises(SystemExit) as stop:
-        train('killed', seed=3, hooks=[At(iteration, terminate)], **loop)
-    assert stop.value.code == 128 + signal.SIGTERM
-    last = (tmp_path / 'killed/last_checkpoint').read_text()
-    if not (loop.get('iter_based') and iteration == EPOCH - 1):  # there a checkpoint is due anyway
-        assert last == str(tmp_path / 'killed/interrupted.pth')
-    # Another seed, and so another order at first: the checkpoint's is taken.
-    assert_equal(train('killed', resume=True, **loop), expected)
-    assert not (tmp_path / 'killed/interrupted.pth').exists()
-
-
-def test_resume_from_an_epoch_with_other_workers_equals_the_uninterrupted_run(train, tmp_path):
-    expected = train('run', workers=1)
-    assert_equal(train('run', workers=0, resume=True,
-                       load_from=str(tmp_path / 'run/epoch_1.pth')), expected)
-
-
-def test_checkpoint_of_another_batch_size_starts_its_epoch_anew(train, tmp_path):
-    with pytest.raises(SystemExit):
-        train('run', hooks=[At(2 * EPOCH - 1, terminate)])
-    checkpoint = torch.load(tmp_path / 'run/interrupted.pth', weights_only=False)
-    checkpoint['meta']['iter'] += EPOCH
-    torch.save(checkpoint, tmp_path / 'run/interrupted.pth')
-    train('run', resume=True)
-    assert torch.load(tmp_path / 'run/epoch_3.pth', weights_only=False)['meta']['iter'] == 5 * EPOCH
-
-
-def test_accumulated_gradients_are_used_before_the_stop(train, tmp_path):
-    with pytest.raises(SystemExit):
-        train('run', hooks=[At(6, terminate)], accumulative_counts=3)
-    meta = torch.load(tmp_path / 'run/interrupted.pth', weights_only=False)['meta']
-    assert meta['iter'] == 9
-
+from convmlp_backbone.hooks import AtomicBackend, AtomicCheckpointHook
 
 # Writing
 
@@ -160,14 +43,22 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(fault, tmp_path, monk
     assert path.read_bytes() == b'old' and os.listdir(tmp_path) == ['x.pth']
 
 
-def test_full_disk_in_training_keeps_the_only_checkpoint(train, tmp_path, monkeypatch):
+def fill_disk(monkeypatch, name):
+    """No room for the file of that name."""
     put, fsync = AtomicBackend.put, os.fsync
 
-    def put_first(self, obj, path):
-        if 'epoch_2' in str(path):
-            monkeypatch.setattr(os, 'fsync', lambda _: (_ for _ in ()).throw(OSError(28, 'full')))
+    def full(_):
+        raise OSError(28, 'full')
+
+    def put_or_fail(self, obj, path):
+        monkeypatch.setattr(os, 'fsync', full if name in str(path) else fsync)
         put(self, obj, path)
-    monkeypatch.setattr(AtomicBackend, 'put', put_first)
+    monkeypatch.setattr(AtomicBackend, 'put', put_or_fail)
+
+
+def test_full_disk_in_training_keeps_the_only_checkpoint(train, tmp_path, monkeypatch):
+    put, fsync = AtomicBackend.put, os.fsync
+    fill_disk(monkeypatch, 'epoch_2')
     with pytest.raises(CheckpointError, match='epoch_2.pth could not be written: full'):
         train('run', seed=0, checkpoint=dict(max_keep_ckpts=1))
     monkeypatch.setattr(AtomicBackend, 'put', put)
@@ -176,6 +67,54 @@ def test_full_disk_in_training_keeps_the_only_checkpoint(train, tmp_path, monkey
     assert [path.name for path in work.glob('*.pth*')] == ['epoch_1.pth']
     assert (work / 'last_checkpoint').read_text() == str(work / 'epoch_1.pth')
     assert_equal(train('run', seed=0, resume=True), train('whole', seed=0))
+
+
+BEST = dict(save_best=['score', 'other'], rule='greater', max_keep_ckpts=1)
+
+
+def best(folder):
+    return sorted(path.name for path in folder.glob('best_*'))
+
+
+def test_full_disk_keeps_the_best_of_every_metric(train, tmp_path, monkeypatch):
+    fill_disk(monkeypatch, 'best_other_epoch_2')
+    with pytest.raises(CheckpointError, match='best_other_epoch_2.pth could not be written: full'):
+        train('run', val=True, checkpoint=BEST)
+    assert best(tmp_path / 'run') == ['best_other_epoch_1.pth', 'best_score_epoch_1.pth']
+
+
+def test_best_checkpoints_are_replaced_also_after_a_move(train, tmp_path):
+    train('run', val=True, checkpoint=BEST, epochs=2)
+    (tmp_path / 'run').rename(tmp_path / 'moved')
+    train('moved', val=True, checkpoint=BEST, resume=True)
+    assert best(tmp_path / 'moved') == ['best_other_epoch_3.pth', 'best_score_epoch_1.pth']
+    assert {path.name for path in (tmp_path / 'moved').glob('*.pth')} == {
+        'epoch_3.pth', *best(tmp_path / 'moved')}
+
+
+def test_only_own_files_are_deleted(train, tmp_path):
+    """Neither another training's, from which this one goes on, nor what a file names."""
+    train('a', val=True, checkpoint=BEST, epochs=2)
+    kept = sorted(os.listdir(tmp_path / 'a'))
+    (tmp_path / 'b').mkdir()
+    for name in ('epoch_1.pth', 'epoch_2.pth', 'interrupted.pth', 'best_other_epoch_2.pth'):
+        (tmp_path / 'b' / name).write_text('another training\'s')
+    train('b', val=True, checkpoint=BEST, resume=True, load_from=str(tmp_path / 'a/epoch_2.pth'))
+    assert sorted(os.listdir(tmp_path / 'a')) == kept
+    assert {'epoch_1.pth', 'epoch_2.pth', 'interrupted.pth', 'best_other_epoch_2.pth',
+            'epoch_3.pth'} <= set(os.listdir(tmp_path / 'b'))
+
+    (tmp_path / 'victim').mkdir()
+    (tmp_path / 'victim/file').touch()
+    (tmp_path / 'a/notes.pth').touch()
+    checkpoint = torch.load(tmp_path / 'a/epoch_2.pth', weights_only=False)
+    info = checkpoint['message_hub']['runtime_info']
+    info.update(best_ckpt_score=str(tmp_path / 'victim'), best_score_score=-99,
+                best_ckpt_other=str(tmp_path / 'a/notes.pth'),
+                keep_ckpt_ids=['../victim/file', '../../x', None, 2.5])
+    torch.save(checkpoint, tmp_path / 'a/epoch_2.pth')
+    train('a', val=True, checkpoint=BEST, resume=True)
+    assert (tmp_path / 'victim/file').exists() and (tmp_path / 'a/notes.pth').exists()
 
 
 def test_outdated_checkpoints_are_removed(train, tmp_path):
@@ -212,3 +151,144 @@ def test_loss_that_is_not_finite_stops_before_the_step(train, tmp_path):
 def test_opt_out_of_the_stop(train):
     weights = train('nan', hooks=[At(8, poison)], invalid_loss=dict(enabled=False))
     assert weights['layers.0.weight'].isnan().all()
+
+
+class NaNGradient(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * float('nan')
+
+
+def poison_gradient(runner):
+    """Let the next batch have a finite loss with a gradient that is not."""
+    original = runner.model.forward
+
+    def forward(inputs, **kwargs):
+        runner.model.forward = original
+        return {name: NaNGradient.apply(loss)
+                for name, loss in original(inputs, **kwargs).items()}
+    runner.model.forward = forward
+
+
+def finite(path):
+    weights = torch.load(path, weights_only=False)['state_dict']
+    return all(value.isfinite().all() for value in weights.values())
+
+
+@pytest.mark.parametrize('iteration', [2 * EPOCH - 1, 2 * EPOCH - 3])
+@pytest.mark.parametrize('hooks', [(), [dict(type='EMAHook')]], ids=['', 'ema'])
+def test_gradient_that_is_not_finite_spoils_no_checkpoint(iteration, hooks, train, tmp_path):
+    with pytest.raises(TrainingStopped, match='not finite') as error:
+        train('run', seed=0, hooks=[*hooks, At(iteration, poison_gradient)],
+              checkpoint=dict(max_keep_ckpts=1))
+    assert '\n' not in str(error.value) and 'invalid_loss.enabled=False' in str(error.value)
+    names = {path.name for path in (tmp_path / 'run').glob('*.pth')}
+    assert names == {'epoch_1.pth'} and finite(tmp_path / 'run/epoch_1.pth')
+    assert_equal(train('run', hooks=hooks, resume=True), train('whole', seed=0, hooks=hooks))
+
+
+def test_buffers_may_be_infinite(train):
+    model = Toy()
+    model.register_buffer('mask', torch.tensor([0, -torch.inf]))
+    train('run', model=model, epochs=1)
+
+
+def test_the_check_of_the_weights_is_cheap():
+    """Once for every checkpoint, and then a part of what writing it takes."""
+    from convmlp_backbone.hooks.invalid_loss import _spoilt
+    model = torch.nn.Sequential(*(torch.nn.Linear(1000, 1000) for _ in range(20)))
+    runner = type('Runner', (), dict(model=model))
+    began = time.perf_counter()
+    assert not _spoilt(runner, dict(state_dict=model.state_dict()))
+    checked = time.perf_counter() - began
+    began = time.perf_counter()
+    torch.save(model.state_dict(), io.BytesIO())
+    assert checked < 5 * (time.perf_counter() - began)
+
+
+# What is not felt outside
+
+def test_model_can_be_copied_and_saved_in_training(train, tmp_path):
+    def copies(runner):
+        torch.save(runner.model, tmp_path / 'model.pth')
+        for model in (copy.deepcopy(runner.model),
+                      torch.load(tmp_path / 'model.pth', weights_only=False)):
+            terms = model.parse_losses(dict(loss=torch.tensor(float('nan'))))[1]  # does not stop
+            assert terms['loss'].isnan()
+        runner.optim_wrapper.state_dict()
+    train('run', hooks=[At(3, copies)], epochs=1)
+    assert (tmp_path / 'model.pth').stat().st_size < 100_000  # without the runner
+    assert 'parse_losses' not in vars(Toy)
+
+
+@pytest.mark.parametrize('end', [lambda runner: None, crash], ids=['', 'error'])
+def test_handler_is_the_previous_one_afterwards(end, train):
+    def previous(*_):
+        raise AssertionError
+    original = signal.signal(signal.SIGTERM, previous)
+    try:
+        train('run', hooks=[At(3, end)], epochs=1)
+    except Crash:
+        assert end is crash
+    finally:
+        assert signal.signal(signal.SIGTERM, original) is previous
+
+
+def test_training_in_a_thread(train, tmp_path):
+    thread = threading.Thread(target=lambda: train('run', epochs=1))
+    thread.start()
+    thread.join()
+    assert (tmp_path / 'run/epoch_1.pth').exists()
+
+
+def test_forked_processes_end_by_sigterm(train):
+    def fork(runner):
+        for _ in range(10):
+            pool = multiprocessing.get_context('fork').Pool(2)
+            pool.map(abs, range(4))
+            pool.terminate()
+            pool.join()
+    train('run', hooks=[At(3, fork)], epochs=1)
+
+
+class Stuck(Noise):
+    """Whose data never come from the eighth on."""
+
+    def __getitem__(self, index):
+        if torch.initial_seed() and os.path.exists('stuck'):
+            time.sleep(1000)
+        return super().__getitem__(index)
+
+
+class TerminateWhileWaiting(Hook):
+
+    def __init__(self, signals):
+        self.signals = signals
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter == 2:
+            open('stuck', 'w').close()
+
+            def send():
+                for _ in range(self.signals):
+                    time.sleep(0.5)
+                    os.kill(os.getpid(), signal.SIGTERM)
+            threading.Thread(target=send, daemon=True).start()
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+@pytest.mark.parametrize('signals, grace', [(2, 300), (1, 1)])
+def test_data_that_never_come_do_not_keep_the_job(
+        workers, signals, grace, train, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    began = time.monotonic()
+    with pytest.raises(SystemExit) as stop:
+        train('run', hooks=[TerminateWhileWaiting(signals)], dataset=Stuck(), workers=workers,
+              checkpoint=dict(grace=grace))
+    assert stop.value.code == 128 + signal.SIGTERM and time.monotonic() - began < 30
+    assert AtomicCheckpointHook().terminated is False

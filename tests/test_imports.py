@@ -1,5 +1,6 @@
 """Who imports whom: the law of CONTRIBUTING.md, read off the import statements, lazy ones too."""
 import ast
+import re
 from graphlib import TopologicalSorter
 
 from conftest import ROOT
@@ -41,6 +42,12 @@ def test_no_module_imports_a_command():
         assert not found & COMMANDS, name
         if '.commands' not in name:
             assert not [other for other in found if '.commands' in other], name
+
+
+def test_one_road_from_a_name_to_a_model():
+    """find -> read -> check -> build: no command reads a config past the checks."""
+    for name in COMMANDS:
+        assert not re.findall(r'\bread_config\b|\bfromfile\b', FILES[name].read_text()), name
 
 
 def test_nothing_in_a_circle():

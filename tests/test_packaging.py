@@ -52,6 +52,20 @@ def test_carries_what_can_run_from_it_and_nothing_else(wheel):
                        for path in [*files, ROOT / 'model-index.yml']}
 
 
+def test_commands_work_from_the_wheel(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / 'site')
+        names = archive.namelist()
+        scripts, = (archive.read(n).decode() for n in names if n.endswith('entry_points.txt'))
+    assert 'convmlp = convmlp_cli:main' in scripts
+    done = subprocess.run(
+        [sys.executable, '-m', 'convmlp_backbone', 'get-flops', 'fpn_convmlp_s_coin'],
+        cwd=tmp_path, text=True, capture_output=True,
+        env={'PATH': '/usr/bin:/bin', 'PYTHONPATH': str(tmp_path / 'site')})
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith('error: ')
+    assert f'{tmp_path}/site/convmlp_backbone/.mim/configs' in done.stderr  # is where they are
+
+
 def test_tools_work_from_the_wheel(wheel, tmp_path, coins):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / 'site')

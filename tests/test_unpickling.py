@@ -98,6 +98,19 @@ def call(name, args):
     return b'c' + name.replace('.', '\n').encode() + b'\n' + args + b'R'
 
 
+def text(value):
+    return b'X' + len(value).to_bytes(4, 'little') + value.encode()
+
+
+def changed_dtype(state):
+    """An array of eight bytes, whose dtype is changed when it is there."""
+    dtype = b'cnumpy\ndtype\n' + text('S8') + b'\x89\x88\x87Rq\1'
+    data = b'c_codecs\nencode\n' + text('12345678') + text('latin1') + b'\x86R'
+    array = (b'cnumpy._core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85' + text('b')
+             + b'\x87R(K\1K\1\x85' + dtype + b'\x89' + data + b'tb')
+    return pickled(x(b'](' + array + b'h\1(K\3' + text('|') + state + b'tbe'))
+
+
 TUPLES = b')' + b'\x85' * 300_000  # in one another
 # Forty lists, each of ten times the one before.
 LAUGHS = b'](]q\0' + b'](' .join([b''] + [b'h\0' * 10 + b'eq\0'] * 40) + b'e'
@@ -122,10 +135,6 @@ def overlapping(path):
     size = struct.unpack('<L', content[end + 12:end + 16])[0] + 9 * len(entry)
     head = content[end:end + 8] + struct.pack('<HHL', count, count, size)
     path.write_bytes(tail + head + content[end + 16:])
-
-
-def dtype(*state):
-    return Made(np.dtype, 'V8', False, True, state=state)
 
 
 def array(code, shape, data):
@@ -164,8 +173,11 @@ ATTACKS = {
     # memory that is not the file's
     'a tensor of memory': (put(lambda: Made(torch.Tensor, 1000)), 'code (torch.Tensor)'),
     'a storage of memory': (put(lambda: Made(torch.UntypedStorage, 8192)), 'code (torch.storage'),
-    'dtype of a subarray of objects': (
-        put(lambda: dtype(3, '|', (np.dtype('O'), (1,)), None, None, 8, 8, 0)),
+    'a dtype': (put(lambda: Made(np.dtype, 'V8', False, True)), 'code (numpy.dtype)'),
+    'a dtype that grows to 8 kB': (
+        changed_dtype(b'NNNM\0\x20K\1K\0'), 'code (numpy.dtype)'),
+    'a dtype that becomes one of addresses': (
+        changed_dtype(b'cnumpy\ndtype\nX\2\0\0\0O8\x89\x88\x87RK\1\x85\x86NNK\x08K\x08K?'),
         'code (numpy.dtype)'),
     'an array of a dtype of addresses': (put(lambda: array('O8', (1,), bytes(8))), 'NumPy array'),
     'a structured scalar as meta': (

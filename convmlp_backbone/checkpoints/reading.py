@@ -182,7 +182,7 @@ def _read_safetensors(path, device):
 
 
 def plain_meta(checkpoint):
-    """What a published file tells about itself: class names, colours, progress, versions.
+    """What a published file tells about itself: class names, ids and colours, progress, versions.
 
     Not the config and the environment, which tell of the machine, and nothing that is malformed.
     """
@@ -198,6 +198,9 @@ def plain_meta(checkpoint):
         plain['dataset_meta'] = dict(classes=classes)
         if palette := colours(dataset.get('palette'), len(classes)):
             plain['dataset_meta']['palette'] = palette
+        ids = _items(dataset.get('category_ids'))  # of the training file; see checks.contract
+        if len(ids) == len(classes) and all(type(number) is int for number in ids):
+            plain['dataset_meta']['category_ids'] = list(ids)
     return plain
 
 

@@ -19,7 +19,6 @@ import numpy as np
 
 from ..archs import NAMES
 from ..checkpoints import load_backbone, load_model
-from ..config import read_config
 from ..deploy.agreement import agreement, open_file
 from ..deploy.facts import IMAGENET, facts_of, test_dataset
 from ..deploy.files import ENDINGS, trace, unfinished
@@ -27,11 +26,11 @@ from ..deploy.models import exportable
 from ..errors import UserError
 from ..inputs import find, frames
 from . import options
-from .models import build_from_config, build_model, check_checkpoint
+from .models import build_from_config, build_model, check_checkpoint, checked_config
 
 
 def add_arguments(parser):
-    parser.add_argument('model', help='s, m, l, or a config')
+    options.add(parser, 'model', help='s, m, l, or a config')
     parser.add_argument('out', type=Path, metavar='FILE', help='a file that does not exist')
     parser.add_argument('--checkpoint', help='weights; default: random ones')
     parser.add_argument('--images', nargs='+', metavar='IMAGE_OR_FOLDER',
@@ -51,7 +50,7 @@ def load(args):
         if args.checkpoint:
             load_backbone(model, args.checkpoint, args.trust)
         return model, {}, IMAGENET, {}
-    cfg = read_config(args.model, args.cfg_options)
+    cfg = checked_config(args.model, args.cfg_options)
     model = build_from_config(cfg)
     meta = load_model(model, args.checkpoint, args.trust) if args.checkpoint else {}
     return model, cfg, cfg.model.get('data_preprocessor') or {}, meta.get('dataset_meta')

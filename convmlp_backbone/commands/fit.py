@@ -1,4 +1,4 @@
-"""Train on a folder: look at its data, derive a config from them, train, evaluate.
+"""Train on a folder: look at its data, derive a config from them, train, evaluate, export.
 
   convmlp fit data/coins --minutes 15
 
@@ -7,23 +7,22 @@ The config, work_dirs/NAME/config.py, tells in comments why each value was taken
 The same command again goes on with what was interrupted.
 """
 import json
+import os
+import subprocess
+import sys
 import time
 from argparse import Namespace
+from numbers import Real
 from pathlib import Path
 
 from mmengine.runner import Runner
 
 from ..checkpoints import enable_safe_loading, load_model
+from ..config import PACKAGE, read_config
 from ..errors import UserError
 from ..files import whole_file
-from ..fit import checks
-from ..fit.found import TASKS, Found
-from ..fit.layouts import read
-from ..fit.measure import Cost, device, free_memory, measure
-from ..fit.plan import first_plan, schedule
-from ..fit.split import make_splits
-from ..fit.survey import survey
-from ..fit.write_config import write_config, write_data
+from ..fit.found import TASKS
+from ..fit.prepare import look_at, make_config
 from . import options
 from .models import building, load_config
 
@@ -43,6 +42,8 @@ def add_arguments(parser):
     parser.add_argument('--unlabelled', type=int, metavar='VALUE', help='the value in masks that '
                         'stands for no class')
     parser.add_argument('--dry-run', action='store_true', help='stop when the config is written')
+    parser.add_argument('--no-export', action='store_true', help='write no model.onnx at the end, '
+                        'as convmlp export does, which takes some minutes more')
     parser.add_argument('--force', action='store_true', help='train in spite of what is wrong with '
                         'the data')
     options.add(parser, '--work-dir', help='folder for config, logs and checkpoints (default: '
@@ -76,24 +77,18 @@ def run(args):
         print(f'config: {config}; to train: the same without --dry-run')
         return
     if before and before['done']:
-        print(f'{work_dir} is done; to start again: rm -r {work_dir}')
-        return
-    train(args, config, work_dir)
-    with whole_file(state) as file:
-        file.write_text(json.dumps(dict(asked=asked, done=True)))
+        print(f'{work_dir} is trained; to start again: rm -r {work_dir}')
+    else:
+        train(args, config)
+        with whole_file(state) as file:
+            file.write_text(json.dumps(dict(asked=asked, done=True)))
+    if not args.no_export:
+        export(config, best_checkpoint(Path(read_config(config).work_dir)), work_dir / 'model.onnx')
 
 
 def prepare(args, folder: Path, work_dir: Path) -> Path:
     """Look at the data and write the config; what is found is told."""
-    found = read(folder, args.task, args.unlabelled, args.classes)
-    found.errors += checks.empty_split(folder, found)
-    images = sorted({image for split in found.splits for image in found.images(split)})
-    if not images and not found.errors:
-        raise UserError(f'{folder}: {found.layout}, but no labelled image')
-    looks = survey(folder, images)
-    if not found.errors or args.force:
-        make_splits(found, looks)
-        checks.check(found, looks)
+    found, looks = look_at(folder, args.task, args.unlabelled, args.classes, args.force)
     counts = ', '.join(f'{len(found.images(split))} {split}' for split in found.splits)
     print(f'{folder}: {found.layout}, {counts} images; {len(found.names)} '
           f'{"class" if len(found.names) == 1 else "classes"}: '
@@ -104,78 +99,56 @@ def prepare(args, folder: Path, work_dir: Path) -> Path:
         print(f'  {"ignored" if args.force else "error"}: {text}', flush=True)
     if found.errors and not args.force:
         one = found.errors[0] if len(found.errors) == 1 else f'{len(found.errors)} reasons above'
-        raise UserError(f'training would be in vain: {one} (--force trains all '
-                        'the same)')
-    where = device()
-    write_data(found, work_dir / 'data')
-    tasks = [found.task]
-    if found.task == 'masks' and args.task is None:
-        tasks.append('boxes')
-    for task in tasks:
-        found.task = task
-        plan = first_plan(found, looks, args.weights, where)
-        config = write_config(found, plan, work_dir)
-        with building(str(config)):
-            cost = measure(config)
-        if cost.busy > 2:
-            print(f'  others work on this machine: everything takes {cost.busy:.0f} times as long '
-                  'as it could')
-        if task == 'classes':
-            choose_size(plan, found, cost, args.minutes, looks)
-        schedule(plan, found, cost, args.minutes, free_memory())
-        if task == 'masks' and len(tasks) > 1 and too_few(plan):
-            wanted = args.minutes * MASKS / plan['iterations']
-            print(f'  the objects have masks; {plan["iterations"]} iterations in '
-                  f'{args.minutes:g} minutes are too few to learn them, so boxes it is. Masks: '
-                  f'--task masks --minutes {wanted:.0f}')
-            continue
-        break
-    config = write_config(found, plan, work_dir)
-    for name in ('lr', 'scale', 'anchors', 'crop', 'batch', 'iterations'):
+        raise UserError(f'training would be in vain: {one} (--force trains all the same)')
+    told = len(found.notes)
+    with building(str(work_dir / 'config.py')):
+        plan, config = make_config(found, looks, work_dir, args.minutes, args.weights,
+                                   or_boxes=args.task is None)
+    for note in found.notes[told:]:
+        print(f'  {note}')
+    for name in ('lr', 'scale', 'anchors', 'crop', 'val', 'batch', 'iterations'):
         if plan.why.get(name):
             print(f'  {name} {plan[name]}: {plan.why[name]}')
     return config
 
 
-MASKS = 600  # iterations from scratch without which Mask R-CNN learns next to nothing
-
-
-def too_few(plan) -> bool:
-    return plan['iterations'] < (MASKS if not plan['load_from'] else MASKS / 4)
-
-
-def choose_size(plan, found: Found, cost: Cost, minutes: float, looks):
-    """The side of a classifier's images, the largest that leaves 50 passes over them."""
-    side = sorted(min(looks[image].size) for image in found.images('train'))
-    side = side[len(side) // 2]
-    passes = 60 * minutes / (cost.step * len(found.images('train')) / plan['batch'])
-    for size in (224, 192, 160, 128, 96, 64):
-        if size <= max(64, 1.25 * side) and passes * (64 / size) ** 2 >= 50:
-            break
-    cost.step *= (size / 64) ** 2
-    cost.val_image *= (size / 64) ** 2
-    cost.memory *= (size / 64) ** 2
-    plan.set('size', size, f'{size} pixels: the most with 50 passes over the images in the time')
-
-
-def train(args, config: Path, work_dir: Path):
+def train(args, config: Path):
     """Train, or go on, and evaluate the best checkpoint."""
     job = Namespace(config=str(config), cfg_options=None, data_root=None, launcher='none',
-                    local_rank=0, trust=args.trust, work_dir=str(work_dir))
+                    local_rank=0, trust=args.trust, work_dir=None)
     cfg = load_config(job, splits=['train', 'val'])
-    cfg.resume = (work_dir / 'last_checkpoint').is_file()
+    folder = Path(cfg.work_dir)
+    cfg.resume = (folder / 'last_checkpoint').is_file()
     if cfg.resume:
         cfg.load_from = None
     start = time.monotonic()
     with building(str(config)):
         runner = Runner.from_cfg(cfg)
     runner.train()
-    best = max(work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime, default=None)
-    if best is None:
-        raise UserError(f'{work_dir}: no evaluation was finished; more --minutes')
+    best = best_checkpoint(folder)
     load_model(runner.model, str(best))
     metrics = runner.test()
     minutes = (time.monotonic() - start) / 60
     text = ', '.join(f'{name} {value:.3f}' for name, value in metrics.items()
-                     if isinstance(value, float))
-    print(f'{minutes:.1f} minutes; {best}: {text}')
+                     if isinstance(value, Real))
+    print(f'{minutes:.1f} minutes; {best}: '
+          f'{text or "it finds nothing yet; give it more --minutes"}')
+
+
+def export(config: Path, checkpoint: Path, out: Path):
+    """The best model as one file, by ``convmlp export``, whose failure costs nothing else."""
+    if out.exists():
+        return
+    command = ['export', str(config), str(out), '--checkpoint', str(checkpoint)]
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-m', 'convmlp_backbone', *command],
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, (
+            str(PACKAGE.parent), os.environ.get('PYTHONPATH'))))})
+    if done.returncode:
+        print(f'not exported; the model is {checkpoint}. Again: convmlp {" ".join(command)}')
+
+
+def best_checkpoint(folder: Path) -> Path:
+    """The one with the best score, or the last where none had any."""
+    best = max(folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime, default=None)
+    return best or folder / Path((folder / 'last_checkpoint').read_text().strip()).name

@@ -19,6 +19,7 @@ from ..archs import ABLATIONS
 from ..errors import UserError
 from . import options
 from .models import build_model, image_shape
+from .photo import input_channels
 
 NOT_COUNTED = (
     'MACs: convolutions, linear layers and matrix products for one image. Not counted: biases, '
@@ -62,7 +63,7 @@ def count(model, shape):
     """
     if getattr(model, 'with_rpn', False) and hasattr(model, 'roi_head'):
         fix_proposals(model)
-    image = torch.empty(1, getattr(model, 'in_channels', 3), *shape, device='meta')
+    image = torch.empty(1, input_channels(model), *shape, device='meta')
     inputs = image,
     if isinstance(model, BaseModel):
         inputs = image, [BaseDataElement(metainfo=dict(
@@ -87,21 +88,22 @@ def count(model, shape):
 
 
 def modules_table(name, shape, depth):
-    """Header and rows of the table of one model down to a depth of its modules."""
+    """Header and rows of the table of one model down to a depth of its modules, and (C, H, W)."""
     model, default_shape = build_model(name)
     counts = count(model, shape or default_shape)
     return ['module', 'parameters', 'MACs'], [
         [module or type(model).__name__, *numbers] for module, numbers in counts.items()
-        if any(numbers) and (not module or module.count('.') < depth)], shape or default_shape
+        if any(numbers) and (not module or module.count('.') < depth)], (
+            input_channels(model), *(shape or default_shape))
 
 
 def ablation_table(size, shape):
-    """Header and rows of the table of all ablations of one size."""
+    """Header and rows of the table of all ablations of one size, and (C, H, W)."""
     rows = []
     for name in (size, *(f'{size}-{part}' for part in ABLATIONS)):
         model, default_shape = build_model(name)
         rows.append([name, *count(model, shape or default_shape)['']])
-    return ['arch', 'parameters', 'MACs'], rows, shape or default_shape
+    return ['arch', 'parameters', 'MACs'], rows, (3, *(shape or default_shape))
 
 
 def format_table(header, rows, markdown):
@@ -144,4 +146,4 @@ def run(args):
     if args.json:
         return dict(input=[3, *shape], rows=[dict(zip(header, row, strict=True)) for row in rows])
     print('\n'.join(format_table(header, rows, args.markdown)))
-    print(f'\nInput 3x{shape[0]}x{shape[1]}. {NOT_COUNTED}')
+    print(f'\nInput {"x".join(map(str, shape))}. {NOT_COUNTED}')

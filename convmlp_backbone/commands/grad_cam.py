@@ -1,9 +1,9 @@
 """Draw where a classifier looks.
 
-Draws Grad-CAM (https://arxiv.org/abs/1610.02391), as Captum computes it, over the image. A MODEL is
-a classifier of timm, such as convmlp_s or resnet50, or the config of one of MMPretrain, with random
-weights; MODEL=pretrained, with timm's published ones; or MODEL=CHECKPOINT, with those of a file, an
-address or convmlp://NAME.
+Draws Grad-CAM (https://arxiv.org/abs/1610.02391) over the image. A MODEL is a classifier of timm,
+such as convmlp_s or resnet50, or the config of one of MMPretrain, with random weights;
+MODEL=pretrained, with timm's published ones; or MODEL=CHECKPOINT, with those of a file, an address
+or convmlp://NAME.
 
   convmlp grad_cam photo.jpg resnet50=pretrained convmlp_m=pretrained
   convmlp grad_cam photo.jpg convmlp_s_imagenet=convmlp://convmlp_s_imagenet.pth
@@ -12,7 +12,7 @@ import torch
 
 from ..errors import UserError
 from . import options
-from .models import build_model, image_shape, load_weights
+from .models import image_shape, open_model
 from .photo import fit_photo, open_photo, to_input
 
 
@@ -31,7 +31,6 @@ def heat_map(model, x, number=None):
     Raises:
         UserError: The model's last features are no map, or there is no such class.
     """
-    from captum.attr import LayerGradCam
     if hasattr(model, 'backbone'):
         layer, channels = model.backbone, None
     else:
@@ -40,29 +39,27 @@ def heat_map(model, x, number=None):
     features = []
     hook = layer.register_forward_hook(lambda module, inputs, output: features.append(
         output if torch.is_tensor(output) else output[-1]))
-    with torch.no_grad():
-        probabilities = model(x).softmax(1)[0]
+    logits = model(x)[0]
     hook.remove()
-    shape = tuple(features[0].shape)
+    maps, probabilities = features[0], logits.softmax(0).detach()
+    shape = tuple(maps.shape)
     if len(shape) != 4 or shape[1] != (channels or shape[1]):
         raise UserError(f'{type(model).__name__}: its last features are {shape}, expected a map '
                         '(N, channels, height, width)')
     number = int(probabilities.argmax()) if number is None else number
     if not 0 <= number < len(probabilities):
         raise UserError(f'--target-class {number}: expected 0 to {len(probabilities) - 1}')
-    heat = LayerGradCam(model, layer).attribute(x, target=number, relu_attributions=True)
-    heat = (heat if torch.is_tensor(heat) else heat[-1])[0, 0].detach()
+    weights = torch.autograd.grad(logits[number], maps)[0].mean((2, 3), keepdim=True)
+    heat = (weights * maps).sum(1)[0].relu().detach()
     return (heat / heat.max().clamp(min=1e-12)).numpy(), number, float(probabilities[number])
 
 
 def compute(spec, photo, shape=None, number=None):
     """Title, photo as fed and heat map of MODEL or MODEL=CHECKPOINT."""
-    name, _, source = spec.partition('=')
-    model, size = build_model(name, pretrained=source == 'pretrained')
+    model, name, size, weights = open_model(spec)
     if not (getattr(model, 'num_classes', 0) if hasattr(model, 'default_cfg')
             else getattr(model, 'head', None)):
         raise UserError(f'{name} is no classifier, such as convmlp_s, resnet50 or a config of one')
-    weights = load_weights(model, name, source)
     photo = fit_photo(photo, model, size, shape)
     heat, number, probability = heat_map(model, to_input(photo, model), number)
     return f'{name}, {weights}\nclass {number}, {probability:.0%}', photo, heat
@@ -98,7 +95,10 @@ def run(args):
     shape = args.shape and image_shape(args.shape)
     photo = open_photo(args.image)
     torch.manual_seed(0)  # the same random weights every time
-    results = [compute(spec, photo, shape, args.target_class) for spec in args.models]
+    results = []
+    for number, spec in enumerate(args.models, 1):
+        print(f'{number} of {len(args.models)}: {spec}', flush=True)
+        results.append(compute(spec, photo, shape, args.target_class))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     draw(results, args.out)
     print(f'picture: {args.out}')

@@ -1,13 +1,20 @@
 """The one road from what a command is given to a model or a job: find, read, check, build."""
 import os
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import MODELS, init_default_scope
+from torch import nn
 
 from ..archs import ABLATIONS, ARCHS, NAMES
 from ..checkpoints import enable_safe_loading, load, load_backbone, load_model, require_fit, unwrap
+from ..checks.contract import require
+from ..checks.loaders import fit_loaders
 from ..checks.model import check_model
 from ..config import datasets, find_config, read_config, set_data_root
 from ..convmlp import ConvMLP
@@ -17,19 +24,20 @@ from ..errors import UserError
 SHAPES = dict(mmdet=(800, 1280), mmseg=(512, 512))  # what costs are usually given for
 
 
-def checked_config(name, options=None):
+def checked_config(name: str, options: dict | None = None) -> Config:
     """The config that ``name`` stands for, changed by ``options``, with nothing wrong in it."""
     cfg = read_config(name, options)
     check_model(cfg, fail)
     return cfg
 
 
-def load_config(args, splits):
+def load_config(args: Namespace, splits: Sequence[str], meta: dict | None = None) -> Config:
     """The config that the command line asks for, checked and fitted to this machine.
 
     Args:
-        args (Namespace): ``config`` and the options of ``JOB``.
-        splits (Sequence[str]): The parts of the data set the job will read, such as ``'train'``.
+        args: ``config`` and the options of ``JOB``.
+        splits: The parts of the data set the job will read, such as ``'train'``.
+        meta: ``dataset_meta`` of the checkpoint that the job evaluates.
     """
     enable_safe_loading(args.trust)
     cfg = checked_config(args.config, args.cfg_options)
@@ -40,16 +48,19 @@ def load_config(args, splits):
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(
         Path('work_dirs', Path(args.config).stem))
+    fit_loaders(cfg)
+    if not args.no_check:
+        require(cfg, splits, meta)
     if get_device() == 'cpu':
         fit_to_cpu(cfg)
     return cfg
 
 
-def fail(message):
+def fail(message: str) -> NoReturn:
     raise UserError(message)
 
 
-def check_data(cfg, splits):
+def check_data(cfg: Config, splits: Sequence[str]) -> None:
     """Raise where a data set that the job will read is not there."""
     for split in splits:
         for dataset in datasets(cfg.get(f'{split}_dataloader')):
@@ -66,7 +77,7 @@ def check_data(cfg, splits):
                         + 'If you have it elsewhere: --data-root DIR.')
 
 
-def check_checkpoint(path):
+def check_checkpoint(path: str) -> None:
     """Raise where ``path`` is a local file that does not exist."""
     if '://' not in path and not os.path.isfile(path):
         raise UserError(f'no checkpoint {os.path.abspath(path)}; convmlp train writes them to '
@@ -74,7 +85,7 @@ def check_checkpoint(path):
 
 
 @contextmanager
-def building(name):
+def building(name: str) -> Iterator[None]:
     """Inside, whatever is raised while things are built of the config ``name`` is one line."""
     try:
         yield
@@ -85,7 +96,7 @@ def building(name):
         raise UserError(f'{name}: {type(error).__name__}: {reason}') from error
 
 
-def image_shape(numbers):
+def image_shape(numbers: list[int]) -> tuple[int, int]:
     """Height and width from the numbers after ``--shape``: both, or one for both."""
     shape = tuple(numbers * 2 if len(numbers) == 1 else numbers)
     if len(shape) != 2 or min(shape) < 1:
@@ -94,18 +105,17 @@ def image_shape(numbers):
     return shape
 
 
-def build_model(name, pretrained=False):
+def build_model(name: str, pretrained: bool = False) -> tuple[nn.Module, tuple[int, int]]:
     """A model, in evaluation mode.
 
     Args:
-        name (str): One of ``NAMES`` in :mod:`convmlp_backbone.archs` for a backbone, such as
+        name: One of ``NAMES`` in :mod:`convmlp_backbone.archs` for a backbone, such as
             ``'s'`` or ``'m-pure-mlp'``; the name of a timm model; the path of a config or the name
             of a shipped one.
-        pretrained (bool): With timm's weights, if it is a model of timm; otherwise random ones.
+        pretrained: With timm's weights, if it is a model of timm; otherwise random ones.
 
     Returns:
-        tuple[nn.Module, tuple[int, int]]: The model and the height and width of the image that its
-        cost is usually given for.
+        The model and the height and width of the image that its cost is usually given for.
 
     Raises:
         UserError: There is no such model, or its weights cannot be had.
@@ -133,7 +143,7 @@ def build_model(name, pretrained=False):
     return build_from_config(cfg), SHAPES.get(cfg.get('default_scope'), (224, 224))
 
 
-def build_from_config(cfg, device='cpu'):
+def build_from_config(cfg: Config, device: str = 'cpu') -> nn.Module:
     """The model of a config on ``device``, in evaluation mode; nothing is downloaded."""
     if device == 'cpu':
         fit_model_to_cpu(cfg.model)
@@ -143,20 +153,21 @@ def build_from_config(cfg, device='cpu'):
         return MODELS.build(cfg.model).to(device).eval()
 
 
-def load_weights(model, name, source):
-    """Load what stands behind ``MODEL=`` into the model of that name, wholly.
+def open_model(spec: str) -> tuple[nn.Module, str, tuple[int, int], str]:
+    """The model that MODEL, MODEL=CHECKPOINT or MODEL=pretrained stands for.
 
     Returns:
-        str: What weights the model has then.
+        The model in evaluation mode, its name, height and width of its usual image, and in words
+        what weights it has.
 
     Raises:
-        UserError, CheckpointError: There is no such file, or it does not fit.
+        UserError, CheckpointError: There is no such model or file, or they do not fit.
     """
-    if not source:
-        return 'random weights'
-    words = f'weights of {Path(source).name}'
-    if source == 'pretrained' and hasattr(model, 'default_cfg'):
-        return words  # build_model has loaded them
+    name, _, source = spec.partition('=')
+    model, size = build_model(name, pretrained=source == 'pretrained')
+    words = f'weights of {Path(source).name}' if source else 'random weights'
+    if not source or source == 'pretrained' and hasattr(model, 'default_cfg'):
+        return model, name, size, words  # timm has loaded them
     if source == 'pretrained':
         if name not in ARCHS:
             raise UserError(f'{name}=pretrained: only s, m, l and timm\'s models have such weights')
@@ -169,4 +180,4 @@ def load_weights(model, name, source):
         model.load_state_dict(state_dict, strict=False)
     else:
         load_model(model, source)
-    return words
+    return model, name, size, words

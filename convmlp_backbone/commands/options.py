@@ -1,5 +1,6 @@
 """The options that commands share, each described once."""
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import DictAction
 
@@ -30,20 +31,24 @@ OPTIONS = {
                        help='how the processes of a distributed job were started'),
     # torch.distributed.launch of old passes it; torchrun sets the variable instead.
     '--local_rank': dict(type=int, default=0, help='of torch.distributed.launch'),
+    '--no-check': dict(action='store_true', help='do not check config and data first'),
     '--out': dict(type=Path, metavar='FILE.png', help='the picture (default: %(default)s)',
                   complete=FILE),
     '--out-dir': dict(metavar='DIR', help='folder for the results (default: %(default)s)',
                       complete=FOLDER),
+    '--precision': dict(choices=['f32', 'bf16'], help='of an exported file: bfloat16 in OpenVINO, '
+                        'sooner on a processor with units for it (default f32)'),
     '--shape': dict(nargs='+', type=int, metavar='N', help='height and width of the image in '
                     'pixels, or one number for both'),
     '--trust': dict(action='store_true', help='run the code that checkpoints hold, if any '
                     '(default: refuse such files)'),
     '--work-dir': dict(metavar='DIR', help='folder for logs and checkpoints (default: '
                        'work_dirs/NAME_OF_THE_CONFIG)', complete=FOLDER)}
-JOB = ('--work-dir', '--data-root', '--cfg-options', '--launcher', '--local_rank', '--trust')
+JOB = ('--work-dir', '--data-root', '--cfg-options', '--launcher', '--local_rank', '--trust',
+       '--no-check')
 
 
-def add(parser, *names, **changes):
+def add(parser: Any, *names: str, **changes: Any) -> None:
     """Add the options of these names, with what is said otherwise in one command."""
     for name in names:
         option = {**OPTIONS[name], **changes}

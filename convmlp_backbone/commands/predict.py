@@ -1,173 +1,167 @@
 """Predict on images, and draw what was predicted.
 
   convmlp predict retinanet_convmlp_s_fpn_coins epoch_80.pth photos/ --out-dir out
+  convmlp predict model.onnx photos/ film.mp4 'more/**/*.jpg' list.txt --out-dir out --batch 4
 
-Writes DIR/vis/NAME, the image with the prediction drawn in, and DIR/predictions.json: for a
-detector a list in COCO's result format, with file and class names besides; for a segmentor the
-class names and the files DIR/pred/NAME.png, in which a pixel's value is the index of its class; for
-a classifier the five likeliest classes of every image.
+The first takes a config and a checkpoint, the second a file that `convmlp export` wrote. Images are
+files, folders, patterns, videos (their frames), text files with such a name a line, and - for one
+on the standard input. Those that cannot be read are named at the end, the others are not lost.
+
+Writes DIR/vis/NAME, the image with the prediction drawn in (NAME.png where its format takes no
+colours), and DIR/predictions.json: for a detector a list in COCO's result format, with file and
+class names besides; for a segmentor the class names and the files DIR/pred/NAME.png, in which a
+pixel's value is the index of its class; for a classifier the five likeliest classes of every image.
 """
 import json
-import warnings
-from collections import Counter
 from pathlib import Path
 
-from mmcv import imwrite
+import numpy as np
 from mmengine.device import get_device
-from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 from rich.progress import track
 
-from ..checkpoints import load_model
-from ..checks.files import image_problems
+from ..checks.image_ids import read_ids
+from ..checks.problem import first_of
 from ..cpu import fit_model_to_cpu, keep_freed_memory
 from ..errors import UserError
-from ..fused import fuse_model
-from ..hooks import AtomicBackend
+from ..files import whole_file
+from ..inputs import find, frames
+from ..pictures import picture_name
+from ..predictors import CheckpointPredictor, FilePredictor, is_exported
 from . import options
 from .models import building, checked_config
 
-IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 
-
-def find_images(sources):
-    """The image files among ``sources`` and right in the folders among them."""
-    images = []
-    for source in map(Path, sources):
-        if not source.exists():
-            raise UserError(f'no image or folder {source}')
-        files = sorted(source.iterdir()) if source.is_dir() else [source]
-        images += [path for path in files if path == source or path.suffix.lower() in IMAGES]
-    if not images:
-        raise UserError(f'no images in {", ".join(sources)}; they end in {" ".join(IMAGES)}')
-    name, count = Counter(path.stem for path in images).most_common(1)[0]
-    if count > 1:
-        raise UserError(f'{count} images called {name}: their results would overwrite one another')
-    return images
-
-
-def build_inferencer(cfg, source, device=None, trust=False):
-    """The toolbox's inferencer with the weights and class names of a file.
-
-    Where the file has no class names, they are those of the config's data set, or numbers.
-    """
-    if cfg.get('default_scope') == 'mmseg':
-        from mmseg.apis import MMSegInferencer as Inferencer
-    elif cfg.get('default_scope') == 'mmpretrain':
-        from mmpretrain.apis import ImageClassificationInferencer as Inferencer
-    else:
-        from mmdet.apis import DetInferencer as Inferencer
-    with warnings.catch_warnings(), building(cfg.filename):
-        warnings.simplefilter('ignore')  # that it has no weights: they come next, checked
-        init_default_scope(cfg.get('default_scope', 'mmdet'))
-        inferencer = Inferencer(cfg, device=device or get_device())
-    model, dataset = inferencer.model, cfg.test_dataloader.dataset
-    inferencer.show_progress = False
-    if cfg.get('default_scope') == 'mmpretrain':  # whose data sets cannot be had without the data
-        with DATASETS.switch_scope_and_registry(None) as registry:
-            known = {'classes': list(map(str, range(model.head.num_classes))),
-                     **getattr(registry.get(dataset.type), 'METAINFO', {})}
-    else:
-        known = DATASETS.build(dict(dataset, lazy_init=True)).metainfo
-    names = {key: known[key] for key in ('classes', 'palette') if key in known}
-    names.update(load_model(model, source, trust).get('dataset_meta', {}))
-    model.dataset_meta, inferencer.classes = names, names['classes']
-    if inferencer.visualizer:
-        inferencer.visualizer.dataset_meta = names
-    return inferencer
-
-
-def classify(inferencer, path, folder):
-    """The five likeliest classes of an image, which is drawn into ``folder``."""
-    path = str(path)
-    sample, = inferencer.forward(next(inferencer.preprocess([path])))
-    inferencer.visualize([path], [sample], show_dir=folder)
-    scores, labels = sample.pred_score.sort(descending=True)
-    return [dict(category_id=label, category_name=inferencer.classes[label], score=score)
-            for label, score in zip(labels[:5].tolist(), scores[:5].tolist(), strict=True)]
-
-
-def coco_results(prediction, path, image_id, category_ids, classes):
-    """What DetInferencer found in one image, in COCO's result format; boxes are x, y, w, h."""
-    results = []
-    masks = prediction.get('masks', [None] * len(prediction['labels']))
-    for label, score, (x1, y1, x2, y2), mask in zip(
-            prediction['labels'], prediction['scores'], prediction['bboxes'], masks,
-            strict=True):
-        result = dict(image_id=image_id, category_id=category_ids[label], score=score,
-                      bbox=[x1, y1, x2 - x1, y2 - y1],
-                      file_name=path.name, category_name=classes[label])
-        results.append(result if mask is None else dict(result, segmentation=mask))
+def coco_results(sample, name, image_id, category_ids, classes):
+    """What a detector found in one image, in COCO's result format; boxes are x, y, w, h."""
+    found = sample.pred_instances.numpy()
+    results = [
+        dict(image_id=image_id, category_id=category_ids[label], score=score,
+             bbox=[x1, y1, x2 - x1, y2 - y1], file_name=name, category_name=classes[label])
+        for label, score, (x1, y1, x2, y2) in zip(
+            found.labels.tolist(), found.scores.tolist(), found.bboxes.tolist(), strict=True)]
+    if 'masks' in found:
+        from pycocotools import mask
+        for result, pixels in zip(results, found.masks, strict=True):
+            code = mask.encode(np.asfortranarray(pixels, np.uint8))
+            result['segmentation'] = dict(code, counts=code['counts'].decode())
     return results
 
 
-def read_ids(ann_file, classes):
-    """The ids that a COCO annotation file gives to file names and to ``classes``."""
-    with open(ann_file) as file:
-        coco = json.load(file)
-    categories = {category['name']: category['id'] for category in coco['categories']}
-    if missing := [name for name in classes if name not in categories]:
-        raise UserError(f'{ann_file} has no category {", ".join(missing[:3])}')
-    return ({Path(image['file_name']).name: image['id'] for image in coco['images']},
-            [categories[name] for name in classes])
+def classification(sample, name, classes):
+    """The five likeliest classes of an image."""
+    scores, labels = sample.pred_score.sort(descending=True)
+    return dict(file_name=name, predictions=[
+        dict(category_id=label, category_name=classes[label], score=score)
+        for label, score in zip(labels[:5].tolist(), scores[:5].tolist(), strict=True)])
 
 
 def add_arguments(parser):
-    options.add(parser, 'config', 'checkpoint')
-    parser.add_argument('images', nargs='+', metavar='IMAGE_OR_FOLDER', help='photos, or folders '
-                        'right in which they lie').complete = options.FILE
+    options.add(parser, 'config', help='a config, or an exported file: then no checkpoint')
+    options.add(parser, 'checkpoint')
+    parser.add_argument('images', nargs='*', metavar='IMAGES', help='see above'
+                        ).complete = options.FILE
     options.add(parser, '--out-dir', required=True, help='folder for the results')
     parser.add_argument('--ann-file', metavar='FILE.json', help='take image and category ids from '
-                        'this COCO annotation file (default: both are counted from 1)')
+                        'this COCO annotation file (default: images are counted from 1, categories '
+                        'have the ids of the training file, or are counted too)')
     parser.add_argument('--score-thr', type=float, default=0.3, metavar='X',
                         help='draw boxes with at least this score; the file has all (default 0.3)')
-    options.add(parser, '--device', '--cfg-options', '--fuse', '--trust')
+    parser.add_argument('--recursive', action='store_true', help='folders in folders, too')
+    parser.add_argument('--batch', type=int, default=1, metavar='N',
+                        help='images that are computed together (default 1)')
+    options.add(parser, '--device', '--cfg-options', '--fuse', '--precision', '--trust')
+
+
+def load(args):
+    """The predictor that is asked for, and the images' sources."""
+    if is_exported(args.config):
+        for name in ('fuse', 'cfg_options', 'device'):
+            if getattr(args, name):
+                raise UserError(f'--{name.replace("_", "-")}: {args.config} is exported, as it is')
+        sources = find([args.checkpoint, *args.images], args.recursive)
+        return FilePredictor(args.config, precision=args.precision or 'f32'), sources
+    if args.precision:
+        raise UserError(f'--precision {args.precision}: only for exported files')
+    sources = find(args.images, args.recursive)
+    cfg = checked_config(args.config, args.cfg_options)
+    device = args.device or get_device()
+    if device == 'cpu':
+        keep_freed_memory()
+        fit_model_to_cpu(cfg.model)
+    with building(cfg.filename):
+        return CheckpointPredictor(cfg, args.checkpoint, device, args.trust, args.fuse), sources
+
+
+def batches(sources, size, unreadable):
+    """Lists of (name, file, image), as many as ``size``; what cannot be read is noted."""
+    batch = []
+    for source in track(sources, 'Predicting'):
+        try:
+            for name, image in frames(source):
+                batch.append((name, source.path, image))
+                if len(batch) == size:
+                    yield batch
+                    batch = []
+        except ValueError as error:
+            unreadable.append(f'{source.path} {error}')
+    if batch:
+        yield batch
 
 
 def run(args):
-    images = find_images(args.images)
-    cfg = checked_config(args.config, args.cfg_options)
-    if (args.device or get_device()) == 'cpu':
-        keep_freed_memory()
-        fit_model_to_cpu(cfg.model)
-    inferencer = build_inferencer(cfg, args.checkpoint, args.device, args.trust)
-    if args.fuse:
-        fuse_model(inferencer.model)
-    classes = inferencer.model.dataset_meta['classes']
-    segments, classifies = (cfg.get('default_scope') == scope for scope in ('mmseg', 'mmpretrain'))
-    image_ids = {path.name: i for i, path in enumerate(images, 1)}
-    category_ids = range(1, len(classes) + 1)
+    if args.batch < 1:
+        raise UserError(f'--batch {args.batch}: expected 1 or more')
+    predictor, sources = load(args)
+    image_ids = {}
+    category_ids = predictor.meta.get('category_ids') or range(1, len(predictor.classes) + 1)
     if args.ann_file:
-        image_ids, category_ids = read_ids(args.ann_file, classes)
-
-    out_dir, results, unreadable = Path(args.out_dir), [], []
-    for folder in ('vis', 'pred') if segments else ('vis',):
-        Path(out_dir, folder).mkdir(parents=True, exist_ok=True)
-    options = {} if segments else dict(pred_score_thr=args.score_thr)
-    for path in track(images, 'Predicting'):
-        errors = [text for severity, text in image_problems(path) if severity == 'error']
-        if path.name not in image_ids:
-            errors = [f'has no id in {args.ann_file}']
-        if errors:
-            unreadable.append(f'{path.name} {errors[0]}')
-            continue
-        if classifies:
-            results.append(dict(file_name=path.name,
-                                predictions=classify(inferencer, path, out_dir / 'vis')))
-            continue
-        output = inferencer(str(path), return_vis=True, **options)
-        prediction, picture = output['predictions'], output['visualization']
-        if segments:
-            Image.fromarray(prediction.astype('uint8')).save(out_dir / 'pred' / f'{path.stem}.png')
-            results.append(dict(file_name=path.name, segmentation=f'pred/{path.stem}.png'))
-        else:
-            prediction, picture = prediction[0], picture[0]
-            results += coco_results(
-                prediction, path, image_ids[path.name], category_ids, classes)
-        imwrite(picture[..., ::-1], str(out_dir / 'vis' / path.name))  # RGB to BGR
+        image_ids, category_ids = read_ids(
+            args.ann_file, predictor.classes, [source.path for source in sources])
+    out_dir, results, left_out, undrawn, number = Path(args.out_dir), [], [], [], 0
+    for batch in batches(sources, args.batch, left_out):
+        if args.ann_file:
+            left_out += [f'{name} has no id in {args.ann_file}' for name, file, _ in batch
+                         if file not in image_ids]
+            batch = [part for part in batch if part[1] in image_ids]
+        for (name, file, image), sample in predicted(predictor, batch, left_out):
+            number += 1
+            if predictor.scope == 'mmdet':
+                results += coco_results(sample, name, image_ids.get(file, number), category_ids,
+                                        predictor.classes)
+            elif predictor.scope == 'mmpretrain':
+                results.append(classification(sample, name, predictor.classes))
+            else:
+                path = Path('pred', name).with_suffix('.png')
+                with whole_file(out_dir / path) as part:
+                    Image.fromarray(sample.pred_sem_seg.data[0].numpy().astype('uint8')).save(part)
+                results.append(dict(file_name=name, segmentation=str(path)))
+            try:
+                with whole_file(out_dir / 'vis' / picture_name(name)) as part:
+                    Image.fromarray(predictor.picture(image, sample, args.score_thr)).save(part)
+            except Exception as error:  # the prediction is there all the same
+                undrawn.append(f'{name} ({type(error).__name__}: {error})')
     path = out_dir / 'predictions.json'
-    AtomicBackend().put_text(
-        json.dumps(dict(classes=classes, images=results) if segments else results), path)
-    print(f'{len(images) - len(unreadable)} images: {out_dir / "vis"}, {path}')
-    if unreadable:
-        raise UserError(f'left out {len(unreadable)} files: {"; ".join(unreadable[:3])}')
+    with whole_file(path) as part:
+        part.write_text(json.dumps(
+            dict(classes=list(predictor.classes), images=results) if predictor.scope == 'mmseg'
+            else results))
+    print(f'{number} images: {out_dir / "vis"}, {path}')
+    if undrawn:
+        print(f'warning: {len(undrawn)} pictures could not be drawn: {first_of(undrawn)}')
+    if left_out:
+        raise UserError(f'left out {len(left_out)} files: {"; ".join(left_out[:3])}')
+
+
+def predicted(predictor, batch, left_out):
+    """(name, file, image) and data sample of each image; where a batch fails, each for itself."""
+    try:
+        yield from zip(batch, predictor([image for *_, image in batch]), strict=True)
+    except UserError:
+        raise
+    except Exception as error:
+        if len(batch) > 1:
+            for part in batch:
+                yield from predicted(predictor, [part], left_out)
+        elif batch:
+            left_out.append(f'{batch[0][0]} {type(error).__name__}: {error}')

@@ -2,34 +2,63 @@
 
   convmlp test retinanet_convmlp_s_fpn_1x_coco work_dirs/x/epoch_12.pth --data-root data/coco
 
+CHECKPOINT may be a file that `convmlp export` wrote: its metrics in the same evaluation.
 On several GPUs: tools/dist_test.sh, tools/slurm_test.sh.
 """
 import os
 
 from mmengine.runner import Runner
 
+from ..checkpoints import load as load_checkpoint
 from ..checkpoints import load_model
+from ..checkpoints.reading import plain_meta
+from ..deploy.evaluation import load
+from ..deploy.facts import dataset_metainfo
+from ..errors import UserError
 from ..fused import fuse_model
+from ..predictors import is_exported
 from . import options
 from .models import building, check_checkpoint, load_config
 
 
 def add_arguments(parser):
-    options.add(parser, 'config', 'checkpoint', '--fuse', '--json', *options.JOB)
+    options.add(parser, 'config', 'checkpoint', '--fuse', '--precision', '--json',
+                *options.JOB)
     options.add(parser, '--out', type=str, metavar='FILE.pkl', help='write the predictions to it')
     parser.add_argument('--show-dir', metavar='DIR', help='draw the predictions into this folder'
                         ).complete = options.FOLDER
 
 
+def require_same_classes(cfg, args):
+    """Raise where an exported file is not for this config, or --fuse is asked of it."""
+    if args.fuse:
+        raise UserError(f'--fuse: {args.checkpoint} is exported, as it is')
+    theirs = load(args.checkpoint).facts['classes']
+    ours = dataset_metainfo(cfg).get('classes')
+    if theirs and ours and list(theirs) != list(ours):
+        raise UserError(f'{args.checkpoint} knows {len(theirs)} classes, {", ".join(theirs[:3])}, '
+                        f'..., the config\'s data set {len(ours)}, {", ".join(ours[:3])}, ...')
+
+
 def run(args):
     check_checkpoint(args.checkpoint)
-    cfg = load_config(args, splits=['test'])
+    if args.out and not args.out.endswith(('.pkl', '.pickle')):
+        raise UserError(f'--out {args.out}: expected a name that ends in .pkl; convmlp predict '
+                        'writes predictions.json')
+    meta = None if is_exported(args.checkpoint) else plain_meta(
+        load_checkpoint(args.checkpoint, args.trust)).get('dataset_meta')
+    cfg = load_config(args, splits=['test'], meta=meta)
     cfg.load_from, cfg.resume = None, False
+    exported = is_exported(args.checkpoint)
+    if exported:
+        require_same_classes(cfg, args)
+        cfg.model = dict(type='ExportedModel', file=args.checkpoint,
+                         precision=args.precision or 'f32')
+    elif args.precision:
+        raise UserError(f'--precision {args.precision}: only for exported files')
     if args.show_dir:
-        folder = cfg.visualizer.save_dir = os.path.abspath(args.show_dir)
-        cfg.default_hooks.visualization.update({
-            'mmdet': dict(draw=True, test_out_dir=folder), 'mmseg': dict(draw=True),
-            'mmpretrain': dict(enable=True, interval=1, out_dir=folder)}[cfg.default_scope])
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or ()), dict(
+            type='ShowPredictionsHook', folder=os.path.abspath(args.show_dir))]
     if args.out:
         # mmdet's own metric packs masks as RLE, which would fill the disk otherwise.
         dump = 'DumpDetResults' if cfg.default_scope == 'mmdet' else 'DumpResults'
@@ -39,8 +68,9 @@ def run(args):
     with building(args.config):
         runner = Runner.from_cfg(cfg)
         runner.test_loop  # noqa: B018  which builds the data sets
-    # MMEngine would go on with what fits.
-    load_model(getattr(runner.model, 'module', runner.model), args.checkpoint)
+    if not exported:
+        # MMEngine would go on with what fits.
+        load_model(getattr(runner.model, 'module', runner.model), args.checkpoint)
     if args.fuse:
         fuse_model(runner.model)
     return runner.test()

@@ -9,8 +9,8 @@ from mmengine.device import get_device
 from mmengine.runner import Runner
 
 from ..amp import use_mixed_precision
-from ..checkpoints import load
 from ..errors import UserError
+from ..hooks import prepare_training
 from . import options
 from .models import building, check_checkpoint, load_config
 
@@ -34,11 +34,9 @@ def run(args):
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
-    if cfg.get('load_from'):
+    if cfg.get('load_from') and not cfg.get('resume'):
         check_checkpoint(cfg.load_from)
-        if cfg.resume and 'message_hub' not in load(cfg.load_from):
-            raise UserError(f'{cfg.load_from} tells nothing of a training run to resume; to start '
-                            f'from its weights: --cfg-options load_from={cfg.load_from}')
+    prepare_training(cfg)
     with building(args.config):
         runner = Runner.from_cfg(cfg)
         runner.train_loop, runner.val_loop  # noqa: B018  which builds the data sets

@@ -19,7 +19,7 @@ from ..archs import NAMES
 from ..convmlp import ConvMLP
 from ..errors import UserError
 from . import options
-from .models import build_model, image_shape, load_weights
+from .models import image_shape, open_model
 from .photo import fit_photo, open_photo, takes_one_size, to_input
 
 
@@ -51,9 +51,8 @@ def compute(spec, photo, shape=None):
     Returns:
         Features: Of the resized photo.
     """
-    name, _, source = spec.partition('=')
-    model, size = build_model(name, pretrained=source == 'pretrained')
-    title = f'{label(name)}, {load_weights(model, name, source)}'
+    model, name, size, weights = open_model(spec)
+    title = f'{label(name)}, {weights}'
     photo = fit_photo(photo, model, size, shape)
     title += f'\nfed {photo.height}×{photo.width}' + (
         ', the only size it takes' if takes_one_size(model) else '')

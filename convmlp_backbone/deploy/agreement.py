@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..errors import UserError
-from ..runtime import Detections, ExportedFileError, Runtime, prepare, resize
+from ..runtime import Detections, Runtime, prepare, resize
 
 SIZES = ((64, 64), (97, 161), (160, 128), (256, 192))  # and the images' own
 BATCHES = (1, 2, 5)
@@ -28,7 +28,10 @@ class Row(NamedTuple):
 
 
 class Program(Runtime):
-    """A ``.pt2`` file as the runtime of other files, in PyTorch."""
+    """A ``.pt2`` file as the runtime of other files, in PyTorch.
+
+    One from elsewhere may hold code, so only what was just written is loaded.
+    """
 
     def __init__(self, file):
         extra = {'convmlp.json': ''}
@@ -43,12 +46,9 @@ class Program(Runtime):
         self._run = run
 
 
-def open_file(file: Path, **options) -> Runtime:
-    """The runtime of an exported file of any format, its errors among the package's own."""
-    try:
-        return Program(file) if file.suffix == '.pt2' else Runtime(file, **options)
-    except ExportedFileError as error:
-        raise UserError(str(error)) from None
+def open_file(file: Path) -> Runtime:
+    """The runtime of a file of ours in any format."""
+    return Program(file) if file.suffix == '.pt2' else Runtime(file)
 
 
 def agreement(model, runtime: Runtime, photos: Sequence[np.ndarray],

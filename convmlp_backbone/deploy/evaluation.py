@@ -1,13 +1,21 @@
 """An exported file in place of a model, in a toolbox's own evaluation."""
-from pathlib import Path
-
 import numpy as np
 import torch
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from mmengine.structures import InstanceData, PixelData
 
-from .agreement import given, open_file
+from ..errors import UserError
+from ..runtime import ExportedFileError, Runtime
+from .agreement import given
+
+
+def load(file, **options) -> Runtime:
+    """The runtime of an exported file, its errors among the package's own."""
+    try:
+        return Runtime(file, **options)
+    except ExportedFileError as error:
+        raise UserError(str(error)) from None
 
 
 @MODELS.register_module()
@@ -21,7 +29,7 @@ class ExportedModel(BaseModel):
 
     def __init__(self, file, **options):
         super().__init__()
-        self.runtime = open_file(Path(file), **options)
+        self.runtime = load(file, **options)
 
     def test_step(self, data):
         """Data of a toolbox's loader: images BGR (3, height, width) of type uint8."""
@@ -40,15 +48,18 @@ class ExportedModel(BaseModel):
             given(self.runtime.facts, np.ascontiguousarray(image)[None]), size)
         result = self.runtime.result(
             {name: value[0] for name, value in outputs.items()}, image.shape[:2], size)
-        task = self.runtime.facts['task']
-        if task == 'classification':
-            result = torch.from_numpy(result)
-            return sample.set_pred_score(result).set_pred_label(result.argmax())
-        if task == 'segmentation':
-            sample.pred_sem_seg = PixelData(data=torch.from_numpy(result)[None].long())
-            return sample
-        sample.pred_instances = InstanceData(**{
-            name: torch.from_numpy(value) for name, value in zip(
-                ('bboxes', 'scores', 'labels', 'masks'), result, strict=True)
-            if value is not None})
+        return as_sample(result, sample, self.runtime.facts['task'])
+
+
+def as_sample(result, sample, task: str):
+    """Put what a :class:`~convmlp_backbone.runtime.Runtime` found into a toolbox's data sample."""
+    if task == 'classification':
+        scores = torch.from_numpy(result)
+        return sample.set_pred_score(scores).set_pred_label(scores.argmax())
+    if task == 'segmentation':
+        sample.pred_sem_seg = PixelData(data=torch.from_numpy(result)[None].long())
         return sample
+    sample.pred_instances = InstanceData(**{
+        name: torch.from_numpy(value) for name, value in zip(
+            ('bboxes', 'scores', 'labels', 'masks'), result, strict=True) if value is not None})
+    return sample

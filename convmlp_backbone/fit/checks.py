@@ -51,6 +51,9 @@ def _images(found, looks):
 
 
 def _empty(found, looks):
+    if isinstance(test := found.splits.get('test'), dict) and not test['annotations']:
+        del found.splits['test']
+        found.notes.append('the test set has no labels: left out')
     for split in ('train', 'val'):
         part = found.splits.get(split)
         images = found.images(split) if part else []

@@ -9,6 +9,8 @@ def read(root: Path) -> Found | None:
     images = files_below(root, SUFFIXES)
     folders = {Path(image).parts[0] for image in images if '/' in image}
     by_split = {SPLITS[f.lower()]: f for f in sorted(folders) if f.lower() in SPLITS}
+    if not by_split and len(folders) < 2:
+        return None
     if not by_split or 'train' not in by_split and 'val' not in by_split:
         by_split = {'all': ''}
     parts: dict[str, list[tuple[str, str]]] = {}

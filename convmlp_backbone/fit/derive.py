@@ -13,6 +13,7 @@ USUAL = [0.5, 1.0, 2.0]  # height to width
 WANTED = 16  # pixels that a small object should have: two cells of the finest level
 LARGEST = 2.0  # times: what an image is enlarged at most, as nothing is added to what is seen
 LIMITS = dict(cpu=640, cuda=1333)  # pixels of the longer side, if no object gets too small by it
+LEAST = 20  # validation images
 CROPS = dict(cpu=320, cuda=1024)  # pixels, side of a training crop where it pays
 
 
@@ -129,7 +130,7 @@ def iterations(seconds: float, step: float, evaluation: float, least: int = 20) 
 
 def val_images(seconds: float, per_image: float, count: int) -> int:
     """How many validation images can be looked at in 15 % of the time, all of them if they can."""
-    return int(np.clip(0.15 * seconds / per_image, min(count, 20), count))
+    return int(np.clip(0.15 * seconds / per_image, min(count, LEAST), count))
 
 
 def batch_size(task: str, device: str, free: float, per_image: float,

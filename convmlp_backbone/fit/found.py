@@ -12,6 +12,7 @@ from ..errors import UserError
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 SPLITS = dict(train='train', training='train', trainset='train', val='val', valid='val',
               validation='val', dev='val', test='test', testing='test')
+SKIPPED = ('__MACOSX', 'work_dirs')  # folders that hold copies
 TASKS = ('boxes', 'masks', 'semantic', 'classes')
 
 
@@ -53,7 +54,7 @@ def files_below(root: Path, suffixes: Iterable[str]) -> list[str]:
     """Files below ``root`` with these suffixes, sorted, without hidden ones; '/' in between."""
     found, suffixes = [], tuple(suffixes)
     for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = sorted(n for n in folders if n[0] not in '.@' and n != '__MACOSX')
+        folders[:] = sorted(n for n in folders if n[0] not in '.@' and n not in SKIPPED)
         found += [os.path.join(folder, n) for n in names
                   if n[0] != '.' and n.lower().endswith(suffixes)]
     return sorted(Path(path).relative_to(root).as_posix() for path in found)
@@ -67,6 +68,7 @@ def split_of(path: str, by_name: bool = False) -> str:
     """
     for part in (Path(path).parent.as_posix(), Path(path).name if by_name else ''):
         for word in reversed(re.findall(r'[a-z]+', part.lower())):
+            word = word.removesuffix('annot')  # CamVid's trainannot/
             if word in SPLITS:
                 return SPLITS[word]
     return 'all'

@@ -9,11 +9,15 @@ from PIL import Image
 
 from .found import SUFFIXES, Found, files_below, read_names, some, split_of
 
-MASK_WORDS = re.compile(r'(?<![a-z])(masks?|annotations?|annot|labels?|labelids|gt|groundtruth|'
-                        r'gtfine|segmentations?|segmentationclass\w*|seg|semantic|maps?)(?![a-z])')
-# What a mask's name has more than its image's.
-ENDING = re.compile(r'[ _.-]*(masks?|gt|gtfine|labelids|labeltrainids|label|labels|seg|'
-                    r'segmentation|annotation|leftimg8bit|l|p)$', re.IGNORECASE)
+# Folders of masks, and what a mask's own name has more than its image's.
+MASK_FOLDER = re.compile(r'(masks?|annot(ation)?s?|labels?|labelids|gt|ground_?truth|gtfine|seg|'
+                         r'segmentations?|segmentationclass\w*|semantic|maps?|\w*annot|'
+                         r'\w+[ _-](masks?|labels?|gt))$', re.IGNORECASE)
+MASK_ENDING = re.compile(r'[ _.-]+(masks?|gt|gtfine|labelids|labeltrainids|labels?|seg|'
+                         r'segmentation|annotation|l)$', re.IGNORECASE)
+IMAGE_FOLDER = re.compile(r'(images?|imgs?|jpegimages|photos?|rgb|leftimg8bit|data)$',
+                          re.IGNORECASE)
+IMAGE_ENDING = re.compile(r'[ _.-]+(leftimg8bit|image|img|rgb)$', re.IGNORECASE)
 MOST = 255  # colours or values; more are no classes
 NAME_FILES = ('classes.txt', 'labels.txt', 'names.txt')
 COLOUR_FILES = ('labelmap.txt', 'label_colors.txt', 'class_dict.csv')
@@ -23,23 +27,23 @@ IGNORED = 255
 def read(root: Path) -> Found | None:
     """The data set of the images and masks below ``root``; None if there are no pairs."""
     files = files_below(root, SUFFIXES)
-    masks = [path for path in files if MASK_WORDS.search(path.lower())]
-    images = [path for path in files if not MASK_WORDS.search(path.lower())]
+    masks = [path for path in files if is_mask(path)]
+    images = [path for path in files if not is_mask(path)]
     if not masks or not images:
         return None
-    by_key: dict[tuple, str] = {}
+    by_key: dict[tuple, list[str]] = {}
     for path in masks:
-        by_key.setdefault((split_of(path), stem(path)), path)
-        by_key.setdefault(('', stem(path)), path)
+        for key in keys(path):
+            by_key.setdefault(key, []).append(path)
     alone, parts = [], {}
     for path in images:
-        split = split_of(path)
-        mask = by_key.get((split, stem(path))) or (by_key.get(('', stem(path)))
-                                                  if split == 'all' else None)
-        if mask is None:
+        found = next((by_key[key] for key in keys(path) if len(by_key.get(key, [])) == 1), None)
+        if found is None:
             alone.append(path)
-        else:
-            parts.setdefault(split_of(mask) if split == 'all' else split, []).append((path, mask))
+            continue
+        split = split_of(path)
+        parts.setdefault(split_of(found[0]) if split == 'all' else split, []).append(
+            (path, found[0]))
     if not parts:
         return None
     if len(parts) > 1:
@@ -55,12 +59,24 @@ def read(root: Path) -> Found | None:
     return found
 
 
-def stem(path: str) -> str:
-    """What an image and its mask have in common."""
+def is_mask(path: str) -> bool:
+    parts = Path(path)
+    return bool(MASK_ENDING.search(parts.stem)) or any(
+        MASK_FOLDER.match(part) for part in parts.parent.parts)
+
+
+def keys(path: str) -> list[tuple]:
+    """What an image and its mask have in common, the surest first: split, folders and name; split
+    and name; the name alone where a folder is of no split."""
     name = Path(path).stem
-    while (shorter := ENDING.sub('', name)) not in ('', name) and shorter:
+    while (shorter := IMAGE_ENDING.sub('', MASK_ENDING.sub('', name))) not in ('', name):
         name = shorter
-    return name.lower()
+    folders = tuple(part.lower() for part in Path(path).parent.parts
+                    if not MASK_FOLDER.match(part) and not IMAGE_FOLDER.match(part)
+                    and split_of(f'{part}/x') == 'all')
+    split = split_of(path)
+    found = [(split, folders, name.lower()), (split, name.lower())]
+    return found + [(name.lower(), )] if split == 'all' or is_mask(path) else found
 
 
 def values_of(path: Path) -> tuple[str, dict] | tuple[None, str]:

@@ -1,13 +1,14 @@
 """How long an iteration and an evaluation of a config take here, and how much memory."""
 import multiprocessing
 import os
+import re
 import resource
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
@@ -18,7 +19,7 @@ from ..amp import use_mixed_precision
 from ..cpu import fit_model_to_cpu, keep_freed_memory
 
 ITERATIONS, SECONDS = 4, 20  # so many, or as many as take so long
-CGROUP = Path('/sys/fs/cgroup')
+CGROUP, MEMORY = Path('/sys/fs/cgroup'), Path('/proc/meminfo')
 
 
 @dataclass
@@ -48,7 +49,7 @@ def free_memory() -> float:
     """Bytes that training may take: of the GPU, or of what the machine or the container has."""
     if device() == 'cuda':
         return torch.cuda.mem_get_info()[0]
-    free = psutil.virtual_memory().available
+    free = 1024. * int(re.search(r'MemAvailable: +(\d+) kB', MEMORY.read_text())[1])
     for limit, used in (('memory.max', 'memory.current'), (
             'memory/memory.limit_in_bytes', 'memory/memory.usage_in_bytes')):
         limit, used = (CGROUP / name for name in (limit, used))
@@ -63,7 +64,15 @@ def measure(config: Path) -> Cost:
     In a process of its own, whose peak of memory is that of the training, and which gives it back.
     """
     with multiprocessing.get_context('spawn').Pool(1) as pool:
-        return pool.apply(_measure, [config])
+        return pool.apply(_quietly, [config])
+
+
+def _quietly(config: Path) -> Cost:
+    """:func:`_measure` without what toolboxes print on the way."""
+    from mmengine.logging import MMLogger
+    MMLogger.get_instance('mmengine', log_level='ERROR')
+    with open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        return _measure(config)
 
 
 def _measure(config: Path) -> Cost:

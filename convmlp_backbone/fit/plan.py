@@ -1,5 +1,6 @@
 """All values of a config for what was found, see :mod:`.derive`."""
 import os
+import random
 from collections import Counter
 
 import numpy as np
@@ -19,9 +20,11 @@ from .derive import (
     iterations,
     object_sizes,
     to_32,
+    val_images,
 )
 from .found import Found
 from .measure import Cost, mixed_precision
+from .split import SEED, subset
 from .survey import Look
 
 PUBLISHED = dict(boxes='convmlp://detection/retinanet_convmlp_s_coco.pth',
@@ -50,7 +53,8 @@ def first_plan(found: Found, looks: dict[str, Look], weights: str | None, where:
     plan.set('evaluations', 10)
     plan.set('patience', 5, 'early stop: half of the evaluations without a better one')
     plan.set('batch', min(plan['batch'], len(found.images('train'))))
-    sizes = np.array([looks[image].size for image in found.images('train')], float)
+    sizes = np.array([looks[image].size for image in found.images('train') if looks[image].size],
+                     float)
     if found.task == 'classes':
         plan.set('size', 64)
         return plan
@@ -137,6 +141,26 @@ def start_from(plan: Plan, task: str, weights: str | None):
         plan.set('backbone', source)
 
 
+def choose_size(plan: Plan, found: Found, cost: Cost, minutes: float, looks: dict[str, Look]):
+    """The side of a classifier's images, the largest that leaves 50 passes over them.
+
+    Args:
+        cost: Measured at the plan's size; changed to that of the new one.
+    """
+    side = float(np.median([min(looks[image].size) for image in found.images('train')
+                            if looks[image].size]))
+    passes = 60 * minutes / (cost.step * len(found.images('train')) / plan['batch'])
+    for size in (224, 192, 160, 128, 96, 64):
+        growth = (size / plan['size']) ** 2
+        if size <= max(64, 1.25 * side) and passes / growth >= 50:
+            break
+    cost.step, cost.val_image, cost.memory = (
+        growth * value for value in (cost.step, cost.val_image, cost.memory))
+    if cost.mixed is not None:
+        cost.mixed *= growth
+    plan.set('size', size, f'{size} pixels: the most with 50 passes over the images in the time')
+
+
 def schedule(plan: Plan, found: Found, cost: Cost, minutes: float, free: float):
     """Set what depends on the measured costs."""
     seconds = max(60 * minutes - START_UP, 20)
@@ -151,6 +175,13 @@ def schedule(plan: Plan, found: Found, cost: Cost, minutes: float, free: float):
     step *= size / plan['batch']
     plan.set('batch', size, why)
     count = len(found.images('val'))
+    wanted = val_images(seconds, cost.val_image, count)
+    if wanted < count:
+        kept = set(random.Random(SEED).sample(found.images('val'), wanted))
+        found.splits['val'] = subset(found.splits['val'], kept.__contains__)
+        plan.set('val', wanted, f'{wanted} of the {count} validation images, taken at random (seed '
+                 f'{SEED}): all would take {count * cost.val_image / 60:.0f} minutes')
+        count = wanted
     number, evaluations = iterations(seconds, step, cost.val_image * count)
     plan.set('evaluations', evaluations)
     passes = number * size / len(found.images('train'))

@@ -4,6 +4,7 @@ from xml.etree import ElementTree
 
 from ..errors import UserError
 from .found import SUFFIXES, Found, files_below, some, split_of
+from .survey import image_size
 
 
 def read(root: Path) -> Found | None:
@@ -44,7 +45,6 @@ def read(root: Path) -> Found | None:
             width, height = (int(float(text(size, key) or 0)) if size is not None else 0
                              for key in ('width', 'height'))
             if not width or not height:
-                from .survey import image_size
                 width, height = image_size(root / image) or (0, 0)
             index = len(coco['images'])
             coco['images'].append(dict(id=index, file_name=image, width=width, height=height))
@@ -102,5 +102,7 @@ def image_of(annotation: str, name: str, by_stem: dict[str, list[str]]) -> str |
     named = Path(name.replace('\\', '/')).name
     candidates = by_stem.get(Path(annotation).stem, []) + [
         path for path in by_stem.get(Path(named).stem, []) if Path(path).name == named]
+    # Of several of that name, cam1/00.jpg and cam2/00.jpg, the one in the likest folders.
+    folders = set(Path(annotation).parent.parts)
     return max(candidates, default=None, key=lambda path: (
-        Path(path).parent == Path(annotation).parent, split_of(path) == split_of(annotation)))
+        len(folders & set(Path(path).parent.parts)), split_of(path) == split_of(annotation)))

@@ -21,10 +21,13 @@ def write_data(found: Found, folder: Path):
     """The annotation files that the config names: COCO's, or lists of images."""
     for split, part in found.splits.items():
         if found.task in ('boxes', 'masks'):
+            # Of a few that have no mask, one could not learn masks.
+            objects = [a for a in part['annotations']
+                       if found.task == 'boxes' or 'segmentation' in a]
             text = json.dumps(dict(
                 images=part['images'],
                 annotations=[dict(a, id=number, category_id=a['category_id'] + 1)
-                             for number, a in enumerate(part['annotations'], 1)],
+                             for number, a in enumerate(objects, 1)],
                 categories=[dict(id=i, name=name) for i, name in enumerate(found.names, 1)]))
         elif found.task == 'semantic':
             text = ''.join(f'{image}\n' for image, _ in part)
@@ -43,10 +46,16 @@ def palette(count: int) -> list[tuple[int, ...]]:
             for i in range(count)]
 
 
-def wrapped(text: str, indent: int = 4, first: int = 0) -> str:
-    """Long values and comments over several lines."""
-    return '\n'.join(textwrap.wrap(text, 99, initial_indent=' ' * first,
-                                   subsequent_indent=' ' * indent, break_long_words=False))
+def tuple_lines(name: str, items: list) -> str:
+    """``name=(a, b)``, over several lines of a config where need be."""
+    lines = ['    ' + f'{name}=(']
+    for item in items:
+        word = f'{item!r}, '
+        if len(lines[-1]) + len(word) > 100:
+            lines.append(' ' * 8)
+        lines[-1] += word
+    lines[-1] = lines[-1] if len(items) == 1 else lines[-1].removesuffix(', ')
+    return '\n'.join(line.rstrip() if line is not lines[-1] else line for line in lines) + ')'
 
 
 def comment(plan: Plan, *names: str, indent: int = 0) -> str:
@@ -65,9 +74,8 @@ def write_config(found: Found, plan: Plan, folder: Path) -> Path:
     plural = 'class' if len(found.names) == 1 else 'classes'
     suffix = 'json' if found.task in ('boxes', 'masks') else 'txt'
     data = folder.resolve() / 'data'
-    names = '\n'.join((
-        'metainfo = dict(', wrapped(f'classes={tuple(found.names)!r},'.replace(',)', ', )'), 8, 4),
-        wrapped(f'palette={palette(len(found.names))!r})', 8, 4)))
+    names = (f'metainfo = dict(\n{tuple_lines("classes", found.names)},\n'
+             f'{tuple_lines("palette", palette(len(found.names)))})')
     text = f'''"""{found.root.name}, {found.layout}: {counts} images ({', '.join(found.splits)}), \
 {len(found.names)} {plural}; {found.task}.
 
@@ -77,6 +85,8 @@ _base_ = [
     {str(bases / f'{MODELS[found.task]}.py')!r},
     {str(bases / f'{SCOPES[found.task]}_runtime.py')!r}]
 
+# Beside this file, which MMEngine would overwrite with the config it has read.
+work_dir = {str(folder.resolve() / 'train')!r}
 data_root = {str(found.root.resolve())!r}
 '''
     for split in found.splits:
@@ -113,7 +123,7 @@ def loaders(found: Found, plan: Plan, dataset: str, files: str, batch: int,
 '''
     test = 'test' if 'test' in found.splits else 'val'
     text = comment(plan, 'batch') + one('train', 'train', plan['batch'], True)
-    text += one('val', 'val', batch, False)
+    text += comment(plan, 'val') + one('val', 'val', batch, False)
     text += 'test_dataloader = val_dataloader\n' if test == 'val' else one(
         'test', 'test', batch, False)
     text += f'val_evaluator = dict({evaluator.format(split="val")})\n'
@@ -135,7 +145,8 @@ def flips(plan: Plan) -> str:
 
 def test_resize(plan: Plan) -> str:
     if plan['factor']:
-        return f"dict(type='Resize', scale_factor={plan['factor']:.4g}, keep_ratio=True)"
+        factor = round(float(plan['factor']), 4)
+        return f"dict(type='Resize', scale_factor={factor}, keep_ratio=True)"
     return f"dict(type='Resize', scale={plan['scale']}, keep_ratio=True)"
 
 

@@ -7,7 +7,9 @@ import numpy as np
 import yaml
 
 from ..errors import UserError
+from .coco_json import has_masks
 from .found import SUFFIXES, Found, files_below, read_names, some, split_of
+from .survey import image_size
 
 NAME_FILES = ('classes.txt', 'obj.names', 'labels.txt', '_darknet.labels')
 
@@ -58,7 +60,6 @@ def read(root: Path) -> Found | None:
     found.splits = {split: to_coco(root, part, rows, len(found.names))
                     for split, part in parts.items()}
     if any('segmentation' in a for coco in found.splits.values() for a in coco['annotations']):
-        from .coco_json import has_masks
         found.task = 'masks' if has_masks(found.splits) else 'boxes'
     return found
 
@@ -188,7 +189,6 @@ def images_at(root: Path, base: Path, path: str | None, place: str, there: set[s
 
 
 def to_coco(root: Path, images: list[str], rows: dict, classes: int) -> dict:
-    from .survey import image_size
     coco = dict(images=[], annotations=[])
     for number, image in enumerate(images):
         width, height = image_size(root / image) or (0, 0)

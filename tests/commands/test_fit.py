@@ -13,8 +13,11 @@ sys.path.insert(0, str(ROOT / 'tests/fit'))
 import made_folders as made  # noqa: E402
 
 from convmlp_backbone.commands import fit  # noqa: E402
+from convmlp_backbone.fit import prepare  # noqa: E402
 from convmlp_backbone.fit.measure import Cost, _measure  # noqa: E402
+from convmlp_cli import make_parser  # noqa: E402
 
+TEXT = Config.pretty_text  # which call_tool replaces, and resuming reads
 TINY = dict(channels=8, conv_blocks=1, dims=(8, 16, 24), mlp_blocks=(1, 1, 1), mlp_ratio=2)
 
 
@@ -22,9 +25,9 @@ TINY = dict(channels=8, conv_blocks=1, dims=(8, 16, 24), mlp_blocks=(1, 1, 1), m
 def known_cost(monkeypatch):
     """Costs of a fast machine without a GPU, not measured."""
     def put(step=0.5, **more):
-        monkeypatch.setattr(fit, 'measure', lambda config: Cost(step, 0.1, 1e8, **more))
-        monkeypatch.setattr(fit, 'device', lambda: 'cpu')
-        monkeypatch.setattr(fit, 'free_memory', lambda: 8e9)
+        monkeypatch.setattr(prepare, 'measure', lambda config: Cost(step, 0.1, 1e8, **more))
+        monkeypatch.setattr(prepare, 'device', lambda: 'cpu')
+        monkeypatch.setattr(prepare, 'free_memory', lambda: 8e9)
     put()
     return put
 
@@ -84,8 +87,9 @@ def numbers(part, path=''):
 
 
 def test_a_whole_run_that_was_interrupted(known_cost, call_tool, tmp_path, monkeypatch):
-    pytest.importorskip('mmdet')
-    made.voc(tmp_path / 'pictures')
+    pytest.importorskip('mmseg')
+    monkeypatch.setattr(Config, 'pretty_text', TEXT)
+    made.masks_colours(tmp_path / 'pictures')
     call_tool('fit', 'pictures', '--dry-run', '--weights', 'none')
     work_dir = tmp_path / 'work_dirs/pictures'
     tiny(work_dir / 'config.py')
@@ -98,17 +102,43 @@ def test_a_whole_run_that_was_interrupted(known_cost, call_tool, tmp_path, monke
         raise Interrupted
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr('mmengine.hooks.IterTimerHook._after_epoch', stop)  # of the evaluation
-        call_tool('fit', 'pictures', '--weights', 'none')
-    assert (work_dir / 'iter_2.pth').is_file() and not (work_dir / 'iter_4.pth').exists()
-    printed = call_tool('fit', 'pictures', '--weights', 'none')
-    assert 'is there: going on with it' in printed and 'coco/bbox_mAP' in printed.splitlines()[-1]
-    last = torch.load(work_dir / 'iter_4.pth', weights_only=False)
+        call_tool('fit', 'pictures', '--weights', 'none', '--no-export')
+    assert (work_dir / 'train/iter_2.pth').is_file()
+    assert not (work_dir / 'train/iter_4.pth').exists()
+    printed = call_tool('fit', 'pictures', '--weights', 'none', '--no-export')
+    assert 'is there: going on with it' in printed and re.search(
+        r'best_mIoU_iter_\d.pth: aAcc .*, mIoU \d', printed.splitlines()[-1])
+    last = torch.load(work_dir / 'train/iter_4.pth', weights_only=False)
     assert last['meta']['iter'] == 4
     assert (work_dir / 'config.py').read_text() == edited
     assert json.loads((work_dir / 'fit.json').read_text())['done']
-    assert 'is done; to start again: rm -r' in call_tool('fit', 'pictures', '--weights', 'none')
+    assert 'is trained; to start again: rm -r' in call_tool(
+        'fit', 'pictures', '--weights', 'none', '--no-export')
     error = call_tool('fit', 'pictures', '--minutes', '5', '--weights', 'none')
     assert 'is of another fit (minutes 15)' in error
+
+
+def test_a_failing_export_costs_nothing_else(tmp_path, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(fit.subprocess, 'run', lambda command, env: asked.append(command) or type(
+        'Done', (), dict(returncode=1)))
+    fit.export(tmp_path / 'config.py', tmp_path / 'best.pth', tmp_path / 'model.onnx')
+    command = ['export', f'{tmp_path}/config.py', f'{tmp_path}/model.onnx', '--checkpoint',
+               f'{tmp_path}/best.pth']
+    assert asked[0][-6:] == ['convmlp_backbone', *command]
+    assert f'not exported; the model is {tmp_path}/best.pth. Again: convmlp export' in (
+        capsys.readouterr().out)
+    make_parser('export').parse_args(command)
+    (tmp_path / 'model.onnx').touch()
+    fit.export(tmp_path / 'config.py', tmp_path / 'best.pth', tmp_path / 'model.onnx')
+    assert len(asked) == 1
+
+
+def test_the_last_checkpoint_where_none_has_a_score(tmp_path):
+    (tmp_path / 'last_checkpoint').write_text('/elsewhere/iter_4.pth')
+    assert fit.best_checkpoint(tmp_path) == tmp_path / 'iter_4.pth'
+    (tmp_path / 'best_mIoU_iter_2.pth').touch()
+    assert fit.best_checkpoint(tmp_path) == tmp_path / 'best_mIoU_iter_2.pth'
 
 
 def test_what_is_measured(call_tool, known_cost, tmp_path):
@@ -145,6 +175,20 @@ def test_the_faster_precision_is_taken(known_cost, call_tool, tmp_path, monkeypa
         cfg = Config.fromfile(tmp_path / wrapper / 'config.py')
         assert cfg.optim_wrapper.type == wrapper
         assert cfg.train_cfg.max_iters == pytest.approx(870 / min(mixed, 0.5), rel=0.02)
+
+
+def test_a_large_validation_set_is_sampled(known_cost, call_tool, tmp_path, monkeypatch):
+    pytest.importorskip('mmdet')
+    made.cvat(tmp_path / 'pictures')
+    monkeypatch.setattr('convmlp_backbone.fit.split.SHARE', 0.9)
+    monkeypatch.setattr('convmlp_backbone.fit.derive.LEAST', 2)
+    monkeypatch.setattr(prepare, 'measure', lambda config: Cost(0.5, 30., 1e8))
+    printed = call_tool('fit', 'pictures', '--dry-run', '--weights', 'none')
+    assert 'val 4: 4 of the 15 validation images' in printed and '8 minutes' in printed
+    cfg = Config.fromfile(tmp_path / 'work_dirs/pictures/config.py')
+    init_default_scope('mmdet')
+    assert len(DATASETS.build(cfg.val_dataloader.dataset)) == 4
+    assert cfg.train_cfg.max_iters * 0.5 + 4 * 30 <= 870
 
 
 def test_spoiled_data_are_refused(known_cost, call_tool, tmp_path, capsys):

@@ -8,6 +8,7 @@ from conftest import ROOT
 from PIL import Image
 
 from convmlp_backbone.checkpoints import enable_safe_loading
+from convmlp_backbone.cpu import fit_model_to_cpu
 
 SMALL = ['test_dataloader.dataset.pipeline.1.scale_factor=0.5']
 
@@ -104,20 +105,19 @@ def test_class_names_of_the_config_where_the_file_has_none(call_tool, pytestconf
     pytest.importorskip('mmseg')
     from mmengine.config import Config
 
-    from convmlp_backbone.commands.predict import build_inferencer
+    from convmlp_backbone.predictors import CheckpointPredictor
     path = saved('x.pth', files.downstream('sem_fpn', classes=('a', 'b'))['state_dict'])
     cfg = Config.fromfile(pytestconfig.rootpath / 'configs/fpn_convmlp_s_coins.py')
-    names = build_inferencer(cfg, path).model.dataset_meta
-    assert list(names['classes']) == ['background', 'coin']
+    fit_model_to_cpu(cfg.model)
+    assert list(CheckpointPredictor(cfg, path, 'cpu').classes) == ['background', 'coin']
 
 
 @pytest.mark.parametrize('images, words', [
-    (['a/x.png', 'b/x.png'], ['2 images called x']), (['empty'], ['no images in empty']),
+    (['empty'], ['no images in empty']),
     (['nowhere.png'], ['no image or folder nowhere.png'])])
 def test_wrong_images(images, words, call_tool, tmp_path):
-    for name in ('a', 'b', 'empty'):
-        (tmp_path / name).mkdir()
-    for name in ('a/x.png', 'b/x.png', 'empty/notes.txt'):
+    (tmp_path / 'empty').mkdir()
+    for name in ('empty/notes.txt', 'empty/Makefile'):
         (tmp_path / name).write_text('')
     error = call_tool('predict', 'retinanet_convmlp_s_fpn_coins', 'x.pth', *images,
                       '--out-dir', 'out')
@@ -125,10 +125,79 @@ def test_wrong_images(images, words, call_tool, tmp_path):
 
 
 def test_file_that_is_no_image_is_named_and_left_out(coins, call_tool, tmp_path):
+    """And two of the same name do not get into each other's way."""
     pytest.importorskip('mmseg')
     path = saved('x.pth', files.downstream('sem_fpn', classes=('a', 'b')))
     (tmp_path / 'broken.jpg').write_text('no image')
     error = call_tool('predict', 'fpn_convmlp_s_coins', path, 'broken.jpg', coins / 'val/00.png',
-                      '--out-dir', 'out')
+                      coins / 'train/00.png', '--out-dir', 'out', '--batch', 2)
     assert 'left out 1' in error and 'broken.jpg' in error
-    assert (tmp_path / 'out/pred/00.png').is_file()
+    for name, folder in (('00', 'val'), ('00_2', 'train')):
+        with Image.open(tmp_path / f'out/pred/{name}.png') as found, \
+                Image.open(coins / folder / '00.png') as image:
+            assert found.size == image.size
+
+
+def test_images_of_all_kinds(coins, call_tool, tmp_path, monkeypatch):
+    """Two of one name, formats that take no colours, no ending, and one that cannot be drawn."""
+    pytest.importorskip('mmseg')
+    from mmseg.visualization import SegLocalVisualizer
+    path = saved('x.pth', files.downstream('sem_fpn', classes=('a', 'b')))
+    with Image.open(coins / 'val/00.png') as photo:
+        photo = photo.convert('RGB').resize((64, 64))
+    for folder in ('cam1', 'cam2'):
+        (tmp_path / 'photos' / folder).mkdir(parents=True)
+        photo.save(tmp_path / 'photos' / folder / '0.png')
+    photo.save(tmp_path / 'photos/cam1/a.jfif', 'JPEG')
+    photo.convert('L').save(tmp_path / 'photos/cam1/b.pgm')
+    photo.save(tmp_path / 'photos/cam1/c', 'PNG')
+    photo.save(tmp_path / 'photos/cam1/0.jpg')
+    (tmp_path / 'photos/cam2/notes').write_text('no image')
+    draw, calls = SegLocalVisualizer.add_datasample, []
+
+    def fail_for_one(self, *args, **kwargs):
+        calls.append(args)
+        if len(calls) == 2:
+            raise ValueError('no room')
+        return draw(self, *args, **kwargs)
+    monkeypatch.setattr(SegLocalVisualizer, 'add_datasample', fail_for_one)
+    output = call_tool('predict', 'fpn_convmlp_s_coins', path, 'photos', '--recursive',
+                       '--out-dir', 'out', '--device', 'cpu')
+    assert '1 pictures could not be drawn: cam1/0_2.png (ValueError: no room)' in output
+    results = {part['file_name']: part['segmentation'] for part in json.loads(
+        (tmp_path / 'out/predictions.json').read_text())['images']}
+    assert results == {
+        'cam1/0.jpg': 'pred/cam1/0.png', 'cam1/0_2.png': 'pred/cam1/0_2.png',
+        'cam1/a.jfif': 'pred/cam1/a.png', 'cam1/b.pgm': 'pred/cam1/b.png',
+        'cam1/c.png': 'pred/cam1/c.png', 'cam2/0.png': 'pred/cam2/0.png'}
+    drawn = {str(path.relative_to(tmp_path / 'out/vis'))
+             for path in (tmp_path / 'out/vis').rglob('*.*')}
+    assert drawn == {'cam1/0.jpg', 'cam1/a.jfif.png', 'cam1/b.pgm.png', 'cam1/c.png', 'cam2/0.png'}
+    for name in results.values():
+        with Image.open(tmp_path / 'out' / name) as index:
+            assert index.size == (64, 64)
+
+
+@pytest.mark.parametrize('told, paths, ids', [
+    (['cam1/0.png', 'cam2/0.png'], ['d/cam1/0.png', 'd/cam2/0.png'], [1, 2]),
+    (['0.png', '1.png'], ['d/1.png', 'd/2.png'], [2, None]),
+    (['val\\0.png', 'val\\1.png'], ['d/val/1.png', 'd/0.png'], [2, 1]),
+    (['a/0.png', 'b/0.png'], ['d/0.png'], [None]), (['0.png'], ['a/0.png', 'b/0.png'], 'apart')])
+def test_ids_of_images(told, paths, ids, tmp_path):
+    from pathlib import Path
+
+    from convmlp_backbone.checks.image_ids import read_ids
+    from convmlp_backbone.errors import UserError
+    (tmp_path / 'x.json').write_text(json.dumps(dict(
+        images=[dict(id=i, file_name=name) for i, name in enumerate(told, 1)],
+        annotations=[dict(id=1, image_id=1, category_id=7)],
+        categories=[dict(id=7, name='coin'), dict(id=0, name='coin'), dict(id=3, name='stamp')])))
+    paths = [Path(path) for path in paths]
+    if ids == 'apart':
+        with pytest.raises(UserError, match='apart'):
+            read_ids(tmp_path / 'x.json', ['coin'], paths)
+        return
+    found, categories = read_ids(tmp_path / 'x.json', ['stamp', 'coin'], paths)
+    assert [found.get(path) for path in paths] == ids and categories == [3, 7]
+    with pytest.raises(UserError, match='did you mean coin for Coin'):
+        read_ids(tmp_path / 'x.json', ['Coin'], paths)

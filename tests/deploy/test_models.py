@@ -1,15 +1,17 @@
 """The modules that are exported, against the toolboxes' own predictions."""
 import copy
+import re
 
 import numpy as np
 import pytest
 import torch
 from tiny_models import CLASSES, tiny_config, tiny_model
 
-from convmlp_backbone.deploy.agreement import agreement
-from convmlp_backbone.deploy.facts import facts_of
+from convmlp_backbone.deploy.agreement import agreement, differ
+from convmlp_backbone.deploy.facts import facts_of, resize_steps
 from convmlp_backbone.deploy.models import exportable
-from convmlp_backbone.runtime import Runtime
+from convmlp_backbone.errors import UserError
+from convmlp_backbone.runtime import Detections, Runtime
 
 NEEDS = dict(retinanet='mmdet', maskrcnn='mmdet', segmentor='mmseg', classifier='mmpretrain')
 RCNN = dict(score_thr=0.3)
@@ -69,3 +71,42 @@ def test_same_predictions(kind, changes, pytestconfig, normalised=False):
 def test_normalised_outside(kind, rgb, pytestconfig):
     changes = {} if kind == 'classifier' else dict(data_preprocessor=dict(bgr_to_rgb=rgb))
     test_same_predictions(kind, changes, pytestconfig, normalised=True)
+
+
+@pytest.mark.parametrize('kind, changes, words', [
+    ('retinanet', dict(test_cfg=dict(nms=dict(type='soft_nms'))), "test_cfg.nms.type='soft_nms'"),
+    ('retinanet', dict(test_cfg=dict(nms_pre=-1)), 'test_cfg.nms_pre=-1'),
+    ('maskrcnn', dict(test_cfg=dict(rcnn=dict(max_per_img=-1))), 'test_cfg.rcnn.max_per_img=-1'),
+    ('segmentor', dict(test_cfg=dict(mode='slide', stride=(8, 8), crop_size=(16, 16))),
+     "test_cfg.mode='slide'"),
+    ('segmentor', dict(backbone=None), 'no ConvMLP')])
+def test_what_cannot_be_exported(kind, changes, words, pytestconfig):
+    pytest.importorskip(NEEDS[kind])
+    cfg = tiny_config(kind, pytestconfig.rootpath, **{
+        key: value for key, value in changes.items() if value})
+    model = tiny_model(cfg)
+    if 'backbone' in changes:
+        model.backbone = torch.nn.Identity()
+    with pytest.raises(UserError, match=re.escape(words)):
+        exportable(model, cfg.model.data_preprocessor)
+
+
+def test_pipelines_that_cannot_be_carried():
+    for step in (dict(type='mmdet.Resize', scale=(9, 9), interpolation='bicubic'),
+                 dict(type='Pad', size_divisor=32)):
+        cfg = dict(test_dataloader=dict(dataset=dict(type='CocoDataset', pipeline=[step])))
+        with pytest.raises(UserError, match='cannot carry|can carry'):
+            resize_steps(cfg)
+
+
+def test_differences_between_detections():
+    boxes = np.float32([[0, 0, 9, 9], [5, 5, 20, 20], [5, 5, 20, 20.005]])
+    theirs = Detections(boxes, np.float32([0.9, 0.5, 0.5]), np.array([0, 1, 1]), None)
+    swapped = Detections(boxes[[0, 2, 1]], *theirs[1:])
+    assert differ(swapped, theirs) == dict(boxes=0, scores=0)
+    moved = differ(theirs._replace(boxes=boxes + np.float32([[0.5], [0], [0]])), theirs)
+    assert moved['boxes'] == 0.5
+    assert differ(Detections(*(part[:2] for part in theirs[:3]), None), theirs) == dict(number=1)
+    assert differ(theirs._replace(labels=np.array([1, 1, 1])), theirs) == dict(labels=np.inf)
+    nothing = Detections(boxes[:0], boxes[:0, 0], np.array([], int), None)
+    assert differ(nothing, nothing) == dict(boxes=0, scores=0)

@@ -98,7 +98,8 @@ def test_memory_is_that_of_the_container(monkeypatch, tmp_path):
     for name, value in (('memory.max', 5e9), ('memory.current', 2e9)):
         (tmp_path / name).write_text(f'{value:.0f}\n')
     monkeypatch.setattr(measure, 'CGROUP', tmp_path)
-    monkeypatch.setattr(measure.psutil, 'virtual_memory', lambda: type('', (), dict(available=9e9)))
+    (tmp_path / 'meminfo').write_text('MemTotal:  99 kB\nMemAvailable:   9000000 kB\n')
+    monkeypatch.setattr(measure, 'MEMORY', tmp_path / 'meminfo')
     assert measure.free_memory() == 3e9
     (tmp_path / 'memory.max').write_text('max\n')
-    assert measure.free_memory() == 9e9
+    assert measure.free_memory() == 9e6 * 1024

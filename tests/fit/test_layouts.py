@@ -5,20 +5,13 @@ import pytest
 from PIL import Image
 
 from convmlp_backbone.errors import UserError
-from convmlp_backbone.fit import checks, mask_images
+from convmlp_backbone.fit import mask_images, prepare
 from convmlp_backbone.fit.layouts import read
-from convmlp_backbone.fit.split import held_out, make_splits
-from convmlp_backbone.fit.survey import survey
+from convmlp_backbone.fit.split import held_out
 
 
 def look_at(root, **options):
-    found = read(root, **options)
-    looks = survey(root, sorted({i for split in found.splits for i in found.images(split)}))
-    found.errors += checks.empty_split(root, found)
-    if not found.errors:
-        make_splits(found, looks)
-        checks.check(found, looks)
-    return found
+    return prepare.look_at(root, **options)[0]
 
 
 BOXES = [(box, kind) for _, _, objects in made.SPLITS['train'] + made.SPLITS['val']
@@ -89,6 +82,45 @@ def test_folders_of_classes(layout, split, tmp_path):
     assert counts == ([10, 10] if split else [7, 7])
 
 
+@pytest.mark.parametrize('images, masks, split', [
+    ('images/cam{}', 'masks/cam{}', 'all'), ('train/cam{}', 'trainannot/cam{}', 'train'),
+    ('cam{}/image', 'cam{}/labels', 'all')])
+def test_masks_of_the_same_names(images, masks, split, tmp_path):
+    """cam1/0.png and cam2/0.png: each has its own mask."""
+    for number in (1, 2):
+        for name, piece in made.named('train')[number * 3:number * 3 + 3]:
+            name = f'{int(name[5:-4]) - number * 3}.png'
+            for folder, picture in ((images, piece[0]), (masks, Image.fromarray(piece[1]))):
+                path = tmp_path / folder.format(number) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                picture.save(path)
+    pairs = read(tmp_path).splits[split]
+    assert len(pairs) == 6
+    for image, mask in pairs:
+        number, name = image.split('cam')[1][0], image.rsplit('/', 1)[1]
+        assert mask == f'{masks.format(number)}/{name}'
+
+
+def test_annotations_of_the_same_names(tmp_path):
+    for number in (1, 2):
+        name, (image, _, objects) = made.named('train')[number]
+        made.save([('0.png', (image, None, None))], tmp_path / f'JPEGImages/cam{number}')
+        made.write(tmp_path / f'Annotations/cam{number}/0.xml', made.voc_file('0.png', objects))
+    coco = read(tmp_path).splits['all']
+    for image in coco['images']:
+        number = int(image['file_name'].split('cam')[1][0])
+        boxes = [a['bbox'] for a in coco['annotations'] if a['image_id'] == image['id']]
+        assert boxes == [box for _, box in made.named('train')[number][1][2]]
+
+
+@pytest.mark.parametrize('path, expected', [
+    ('masks/a.png', True), ('train_labels/a.png', True), ('images/a_mask.png', True),
+    ('SegmentationClass/a.png', True), ('gtFine/x/a_gtFine_labelIds.png', True),
+    ('images/road map.png', False), ('JPEGImages/a.jpg', False), ('label printers/a.jpg', False)])
+def test_what_is_a_mask(path, expected):
+    assert mask_images.is_mask(path) == expected
+
+
 def test_a_folder_of_several_layouts(tmp_path):
     made.coco(tmp_path)
     made.masks(tmp_path)
@@ -107,7 +139,7 @@ def test_classes_left_out(tmp_path):
 
 
 def test_nothing_known(tmp_path):
-    made.save(made.named('train'), tmp_path)
+    made.save(made.named('train'), tmp_path / 'pictures')
     with pytest.raises(UserError, match='12 images .* and no labels that are known: COCO'):
         read(tmp_path)
     with pytest.raises(UserError, match='no folder'):

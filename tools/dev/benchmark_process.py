@@ -15,16 +15,19 @@ from pathlib import Path
 
 import torch
 from mmengine.structures import BaseDataElement
-from reference_model import ReferenceConvMLP, random_statistics
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from convmlp_backbone import ConvMLP, convmlp
+from convmlp_backbone import ConvMLP
 from convmlp_backbone.archs import ARCHS
-from convmlp_backbone.commands.export import export
 from convmlp_backbone.commands.models import build_from_config
 from convmlp_backbone.config import read_config
+from convmlp_backbone.deploy.facts import IMAGENET, facts_of
+from convmlp_backbone.deploy.files import trace, write_onnx
+from convmlp_backbone.deploy.models import exportable
 from convmlp_backbone.errors import UserError
 from convmlp_backbone.fused import fuse_model
+from convmlp_backbone.network import Network
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 FORMATS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
@@ -49,9 +52,26 @@ def forward(call, args):
     return train if args.train else infer
 
 
+def random_statistics(model, seed=0):
+    """Give every norm statistics, scales and shifts that folding must respect."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm2d, nn.LayerNorm)):
+            with torch.no_grad():
+                module.weight.uniform_(0.8, 1.2, generator=generator)
+                module.bias.normal_(0, 0.1, generator=generator)
+                if isinstance(module, nn.BatchNorm2d):
+                    module.running_mean.normal_(0, 0.1, generator=generator)
+                    module.running_var.uniform_(0.8, 1.2, generator=generator)
+
+
 def backbone_variants(size, args, shape):
-    """``{name: callable}`` for a size of ConvMLP; the first is what ratios refer to."""
-    reference = ReferenceConvMLP(**ARCHS[size]).to(args.device).train(args.train)
+    """``{name: callable}`` for a size of ConvMLP; the first is what ratios refer to.
+
+    That is the network alone: batch norms one by one, images (N, C, H, W) until the first Conv-MLP
+    stage, everything kept for the backward pass.
+    """
+    reference = Network(size).to(args.device).train(args.train)
     random_statistics(reference)
 
     def ours(**kwargs):
@@ -85,7 +105,8 @@ def exported(model, args, shape):
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, 'model.onnx')
-            export(model, path)
+            module = exportable(model, IMAGENET, normalised=True)
+            write_onnx(trace(module), path, facts_of({}, module))
             return {name: runtime(path, (args.batch, model.in_channels, *shape))
                     for name, runtime in runtimes.items() if runtime}
     except ImportError as error:
@@ -99,7 +120,7 @@ def onnx_runtime(path, shape):
     # Its threads would spin on in the turn of the next variant.
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
-    return lambda x: [torch.from_numpy(y) for y in session.run(None, {'image': x.numpy()})]
+    return lambda x: [torch.from_numpy(y) for y in session.run(None, {'images': x.numpy()})]
 
 
 def openvino_runtime(path, shape):
@@ -110,7 +131,7 @@ def openvino_runtime(path, shape):
         'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': 'f32',
         'INFERENCE_NUM_THREADS': torch.get_num_threads()}).create_infer_request()
     return lambda x: [torch.from_numpy(y) for y in request.infer(
-        {'image': x.numpy()}, share_inputs=True, share_outputs=True).values()]
+        {'images': x.numpy()}, share_inputs=True, share_outputs=True).values()]
 
 
 @torch.no_grad()
@@ -181,8 +202,7 @@ built = {}  # in the process that measures: name -> (function, input)
 def build(model, args, shape):
     """Build every variant of ``model``, run it once, and return its operations, None if unknown."""
     if args.memory_format:
-        convmlp.channels_last_pays = lambda x: (
-            args.memory_format == 'channels_last' and not torch.compiler.is_exporting())
+        ConvMLP.channels_last = args.memory_format == 'channels_last'
     make = backbone_variants if model in ARCHS else whole_model_variants
     variants = {**make(model, args, shape), **timm_variants(args)}
     x = torch.randn(args.batch, 3, *shape, device=args.device)

@@ -1,0 +1,190 @@
+"""ConvMLP: Hierarchical Convolutional MLPs for Vision (Li, Hassani, Walton, Shi).
+
+Paper: https://arxiv.org/abs/2109.04454. The whole network, in the order in which an image passes
+through it: tokenizer, conv stage, three Conv-MLP stages. Module names are those of the published
+checkpoints (https://github.com/SHI-Labs/Convolutional-MLPs). Needs PyTorch alone.
+"""
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .archs import resolve_arch
+
+
+def conv_norm_relu(in_channels, channels, kernel_size, norm, stride=1):
+    return (nn.Conv2d(in_channels, channels, kernel_size, stride, kernel_size // 2, bias=False),
+            norm(channels), nn.ReLU(inplace=True))
+
+
+class PatchMerging(nn.Module):
+    """Half the size without a convolution, as in Swin (https://arxiv.org/abs/2103.14030)."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * in_channels)
+        self.reduction = nn.Linear(4 * in_channels, out_channels, bias=False)
+
+    def forward(self, x):
+        x = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
+        x = self.norm(F.pixel_unshuffle(x, 2).permute(0, 2, 3, 1))
+        return self.reduction(x).permute(0, 3, 1, 2)
+
+
+def downsample(in_channels, out_channels, conv):
+    return (nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1) if conv
+            else PatchMerging(in_channels, out_channels))
+
+
+class Tokenizer(nn.Module):
+    """Image (N, in_channels, H, W) to F1 (N, channels, ceil(H / 4), ceil(W / 4))."""
+
+    def __init__(self, in_channels, channels, norm):
+        super().__init__()
+        self.block = nn.Sequential(
+            *conv_norm_relu(in_channels, channels // 2, 3, norm, stride=2),
+            *conv_norm_relu(channels // 2, channels // 2, 3, norm),
+            *conv_norm_relu(channels // 2, channels, 3, norm), nn.MaxPool2d(3, 2, padding=1))
+
+    def forward(self, x):
+        return self.block(x)
+
+
+class ConvStage(nn.Module):
+    """Residual bottleneck blocks of convolutions, F1 to F2 (half the size); paper, section 3.3."""
+
+    def __init__(self, channels, out_channels, num_blocks, norm, conv_downsample):
+        super().__init__()
+        self.conv_blocks = nn.ModuleList(
+            nn.Sequential(
+                *conv_norm_relu(channels, out_channels, 1, norm),
+                *conv_norm_relu(out_channels, out_channels, 3, norm),
+                *conv_norm_relu(out_channels, channels, 1, norm)) for _ in range(num_blocks))
+        self.downsample = downsample(channels, out_channels, conv_downsample)
+
+    def forward(self, x):
+        for block in self.conv_blocks:
+            x = x + block(x)
+        return self.downsample(x)
+
+
+class DropPath(nn.Module):
+    """In training, zeroes whole samples with probability ``p`` (https://arxiv.org/abs/1603.09382)."""
+
+    def __init__(self, p):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x):
+        if self.p == 0 or not self.training:
+            return x
+        keep = x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(1 - self.p)
+        return x * keep.div_(1 - self.p)
+
+    def extra_repr(self):
+        return f'p={self.p:.3f}'
+
+
+def mlp(dim, hidden):
+    """Two linear layers over the channels, the last dimension."""
+    return nn.Sequential(OrderedDict(
+        fc1=nn.Linear(dim, hidden), act=nn.GELU(), fc2=nn.Linear(hidden, dim)))
+
+
+class ConvMLPBlock(nn.Module):
+    """MLP, depthwise convolution (no residual), MLP on (N, H, W, dim); paper, section 3.4."""
+
+    def __init__(self, dim, mlp_ratio, depthwise, drop_path):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.channel_mlp1 = mlp(dim, int(dim * mlp_ratio))
+        self.connect_norm = nn.LayerNorm(dim) if depthwise else nn.Identity()
+        self.connect = nn.Conv2d(
+            dim, dim, 3, padding=1, groups=dim, bias=False) if depthwise else nn.Identity()
+        self.norm2 = nn.LayerNorm(dim)
+        self.channel_mlp2 = mlp(dim, int(dim * mlp_ratio))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x):
+        x = x + self.drop_path(self.channel_mlp1(self.norm1(x)))
+        x = self.connect(self.connect_norm(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return x + self.drop_path(self.channel_mlp2(self.norm2(x)))
+
+
+class ConvMLPStage(nn.Module):
+    """Conv-MLP blocks, channels last inside, then half the size unless ``out_dim`` is None."""
+
+    def __init__(self, dim, out_dim, num_blocks, mlp_ratio, depthwise, conv_downsample, drop_path):
+        super().__init__()
+        # The drop path rises from 0 to its rate within every stage, as in the authors' code.
+        rates = torch.linspace(0, drop_path, num_blocks, device='cpu').tolist()
+        self.blocks = nn.Sequential(*(ConvMLPBlock(dim, mlp_ratio, depthwise, p) for p in rates))
+        self.downsample_mlp = nn.Sequential()
+        if out_dim:
+            self.downsample_mlp.downsample = downsample(dim, out_dim, conv_downsample)
+
+    def forward(self, x):
+        x = self.blocks(x.permute(0, 2, 3, 1).contiguous())
+        return self.downsample_mlp(x.permute(0, 3, 1, 2))
+
+
+def init_parameters(module: nn.Module) -> None:
+    """Initialise one layer as the authors do; norms become 1 and 0."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    elif isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
+    elif hasattr(module, 'reset_parameters'):
+        return module.reset_parameters()
+    if getattr(module, 'bias', None) is not None:
+        nn.init.zeros_(module.bias)
+
+
+class Network(nn.Module):
+    """Images (N, in_channels, H, W) of any size from 1x1 to the levels F1 to F4.
+
+    Level i is (N, channels[i], ceil(H / STRIDES[i]), ceil(W / STRIDES[i])).
+
+    Args:
+        arch (str | dict): See :func:`convmlp_backbone.archs.resolve_arch`.
+        norm (Callable): Makes the norm of the convolutions for a number of channels.
+        last (int): The last level wanted, 0 to 3; what lies behind it is not built.
+    """
+
+    STRIDES = 4, 8, 16, 32
+
+    def __init__(self, arch: str | dict = 's', in_channels: int = 3, drop_path_rate: float = 0.,
+                 norm: Callable[[int], nn.Module] = nn.BatchNorm2d, last: int = 3):
+        super().__init__()
+        arch = resolve_arch(arch)
+        self.last = last
+        self.channels = c1, c2, c3, c4 = arch['channels'], *arch['dims']
+        conv, blocks = arch['conv_downsample'], arch['mlp_blocks']
+        kind = arch['mlp_ratio'], arch['depthwise'], conv, drop_path_rate
+        self.tokenizer = Tokenizer(in_channels, c1, norm)
+        self.conv_stages = nn.Identity()
+        self.stages = nn.ModuleList(nn.Identity() for _ in range(3))
+        if last >= 1:
+            self.conv_stages = ConvStage(c1, c2, arch['conv_blocks'], norm, conv)
+        if last >= 2:
+            self.stages[0] = ConvMLPStage(c2, c3, blocks[0], *kind)
+        if last >= 3:
+            self.stages[1] = ConvMLPStage(c3, c4, blocks[1], *kind)
+            self.stages[2] = ConvMLPStage(c4, None, blocks[2], *kind)
+        self.apply(init_parameters)
+
+    def levels(self, x: Tensor, last: int = 3) -> list[Tensor]:
+        """The levels up to ``last``, from F1 on; F3 and F4 are permuted views."""
+        levels = [self.tokenizer(x)]
+        if last >= 1:
+            levels.append(self.conv_stages(levels[0]))
+        if last >= 2:
+            levels.append(self.stages[0](levels[1]))
+        if last >= 3:
+            levels.append(self.stages[2](self.stages[1](levels[2])))
+        return levels
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(level.contiguous() for level in self.levels(x, self.last))

@@ -1,0 +1,159 @@
+"""RGB images to a toolbox's data samples and pictures, by a checkpoint or by an exported file."""
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmcv.transforms import Compose
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+
+from .checkpoints import load_model
+from .checks.contract import numbering
+from .checks.names import full_palette
+from .deploy.evaluation import as_sample, load
+from .deploy.files import ENDINGS
+from .errors import UserError
+from .fused import fuse_model
+
+# Data sample and visualizer of each toolbox.
+CLASSES = dict(mmdet=('DetDataSample', 'DetLocalVisualizer'),
+               mmseg=('SegDataSample', 'SegLocalVisualizer'),
+               mmpretrain=('DataSample', 'UniversalVisualizer'))
+SCOPES = dict(detection='mmdet', instances='mmdet', segmentation='mmseg',
+              classification='mmpretrain')
+
+
+def is_exported(name) -> bool:
+    """Whether ``name`` is that of an exported file rather than of a checkpoint."""
+    return Path(name).suffix in ENDINGS
+
+
+class Predictor:
+    """What both have: class names, and pictures of what was predicted."""
+
+    def __init__(self, scope: str, meta: dict):
+        self.scope, self.meta, self.classes = scope, meta, meta['classes']
+        try:
+            self.sample = getattr(import_module(f'{scope}.structures'), CLASSES[scope][0])
+            kind = getattr(import_module(f'{scope}.visualization'), CLASSES[scope][1])
+        except ImportError as error:
+            raise UserError(f'pictures are drawn by {scope}: {error}') from None
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # that it saves nothing
+            self.visualizer = kind()
+        self.visualizer.dataset_meta = meta
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list:
+        """A data sample for every RGB image (height, width, 3)."""
+        raise NotImplementedError
+
+    def picture(self, image: np.ndarray, sample, score_thr: float) -> np.ndarray:
+        """An RGB image with the prediction drawn in."""
+        if self.scope == 'mmpretrain':
+            return self.visualizer.visualize_cls(
+                image, sample, classes=self.classes, draw_gt=False)
+        options = dict(pred_score_thr=score_thr) if self.scope == 'mmdet' else {}
+        if self.scope == 'mmseg':
+            self.visualizer.alpha = 0.8
+        self.visualizer.add_datasample('', image, sample, draw_gt=False, **options)
+        return self.visualizer.get_image()
+
+
+class CheckpointPredictor(Predictor):
+    """The model of a config with the weights and class names of a file.
+
+    Where the file has no class names, they are those of the config's data set, or numbers.
+
+    Args:
+        cfg: The config, checked and fitted to the device.
+        source: See :func:`convmlp_backbone.checkpoints.fetch`.
+        fuse: Fold what folds.
+    """
+
+    def __init__(self, cfg, source, device: str, trust: bool = False, fuse: bool = False):
+        scope = cfg.get('default_scope', 'mmdet')
+        init_default_scope(scope)
+        cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+        self.model = MODELS.build(cfg.model).to(device).eval()
+        known = known_classes(cfg, self.model)
+        told = load_model(self.model, source, trust).get('dataset_meta') or {}
+        super().__init__(scope, in_order(cfg, {**known, **told}, told))
+        meta = self.meta
+        self.model.dataset_meta = meta
+        if fuse:
+            fuse_model(self.model)
+        self.pipeline = Compose([step for step in cfg.test_dataloader.dataset.pipeline
+                                 if not step['type'].rpartition('.')[2].startswith('Load')])
+
+    def __call__(self, images):
+        packed = []
+        for image in images:
+            shape = image.shape[:2]
+            packed.append(self.pipeline(dict(
+                img=np.ascontiguousarray(image[..., ::-1]), img_shape=shape, ori_shape=shape,
+                img_id=0, img_path='', sample_idx=0)))
+        samples = []
+        if self.scope == 'mmdet':  # which pads a batch to its largest image
+            groups = [packed]
+        else:
+            groups = [[part] for part in packed]
+        for group in groups:
+            with torch.no_grad():
+                samples += self.model.test_step({
+                    key: [part[key] for part in group] for key in ('inputs', 'data_samples')})
+        return [sample.cpu() for sample in samples]
+
+
+class FilePredictor(Predictor):
+    """An exported file, in its runtime."""
+
+    def __init__(self, file, **options):
+        self.runtime = load(file, **options)
+        facts = self.runtime.facts
+        if facts['task'] not in SCOPES:
+            raise UserError(f'{file} is a {facts["task"]}, which predicts nothing to draw')
+        if facts['input'] != 'rgb':
+            raise UserError(f'{file} takes normalised floats: export it without --normalised')
+        meta = {key: facts[key] for key in ('classes', 'palette') if facts[key]}
+        meta.setdefault('classes', [])
+        super().__init__(SCOPES[facts['task']], dict(
+            meta, palette=full_palette(meta.get('palette'), len(meta['classes']))))
+
+    def __call__(self, images):
+        return [as_sample(result, self.sample(metainfo=dict(ori_shape=image.shape[:2])),
+                          self.runtime.facts['task'])
+                for image, result in zip(images, self.runtime.predict(images), strict=True)]
+
+
+def in_order(cfg, known: dict, told: dict) -> dict:
+    """Classes in the order of the numbers that were learned, with a colour for each.
+
+    Args:
+        known: Classes and colours of the checkpoint, or else of the config.
+        told: Those of the checkpoint.
+
+    Returns:
+        dict: Besides, ``category_ids`` of the training file, None where they are not known.
+    """
+    names, ids = numbering(cfg, told)
+    classes = list(names or known['classes'])
+    palette = known.get('palette')
+    if palette is None or isinstance(palette, str):
+        palette = ()
+    colours = dict(zip(known['classes'], palette, strict=False))
+    return dict(classes=tuple(classes), category_ids=ids, palette=full_palette(
+        [colours[name] for name in classes if name in colours], len(classes)))
+
+
+def known_classes(cfg, model) -> dict:
+    """Class names and palette that the config's data set gives."""
+    dataset = cfg.test_dataloader.dataset
+    if cfg.get('default_scope') == 'mmpretrain':  # whose data sets cannot be had without the data
+        with DATASETS.switch_scope_and_registry(None) as registry:
+            known = {'classes': list(map(str, range(model.head.num_classes))),
+                     **getattr(registry.get(dataset.type), 'METAINFO', {})}
+    else:
+        known = DATASETS.build(dict(dataset, lazy_init=True)).metainfo
+    return {key: known[key] for key in ('classes', 'palette') if key in known}
