@@ -73,6 +73,17 @@ def test_normalised_outside(kind, rgb, pytestconfig):
     test_same_predictions(kind, changes, pytestconfig, normalised=True)
 
 
+def test_predictions_that_differ(pytestconfig):
+    pytest.importorskip('mmpretrain')
+    cfg = tiny_config('classifier', pytestconfig.rootpath)
+    model = tiny_model(cfg)
+    runtime = Unwritten(exportable(copy.deepcopy(model), cfg.data_preprocessor), cfg)
+    wrong = runtime._run
+    runtime._run = lambda inputs: [scores + np.float32(1e-3) for scores in wrong(inputs)]
+    with pytest.raises(UserError, match='not written: scores differ by 1.0e-03'):
+        list(agreement(model, runtime, photos()))
+
+
 @pytest.mark.parametrize('kind, changes, words', [
     ('retinanet', dict(test_cfg=dict(nms=dict(type='soft_nms'))), "test_cfg.nms.type='soft_nms'"),
     ('retinanet', dict(test_cfg=dict(nms_pre=-1)), 'test_cfg.nms_pre=-1'),
