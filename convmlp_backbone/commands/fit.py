@@ -18,7 +18,7 @@ from pathlib import Path
 from mmengine.runner import Runner
 
 from ..checkpoints import enable_safe_loading, load_model
-from ..config import PACKAGE, read_config
+from ..config import PACKAGE
 from ..errors import UserError
 from ..files import whole_file
 from ..fit.found import TASKS
@@ -69,21 +69,21 @@ def run(args):
     if before is None:
         config = prepare(args, folder, work_dir)
         with whole_file(state) as file:
-            file.write_text(json.dumps(dict(asked=asked, done=False)))
+            file.write_text(json.dumps(dict(asked=asked, best=None)))
     else:
         config = work_dir / 'config.py'
         print(f'{config} is there: going on with it')
     if args.dry_run:
         print(f'config: {config}; to train: the same without --dry-run')
         return
-    if before and before['done']:
+    if best := before and before['best']:
         print(f'{work_dir} is trained; to start again: rm -r {work_dir}')
     else:
-        train(args, config)
+        best = str(train(args, config))
         with whole_file(state) as file:
-            file.write_text(json.dumps(dict(asked=asked, done=True)))
+            file.write_text(json.dumps(dict(asked=asked, best=best)))
     if not args.no_export:
-        export(config, best_checkpoint(Path(read_config(config).work_dir)), work_dir / 'model.onnx')
+        export(config, best, work_dir / 'model.onnx')
 
 
 def prepare(args, folder: Path, work_dir: Path) -> Path:
@@ -112,8 +112,8 @@ def prepare(args, folder: Path, work_dir: Path) -> Path:
     return config
 
 
-def train(args, config: Path):
-    """Train, or go on, and evaluate the best checkpoint."""
+def train(args, config: Path) -> Path:
+    """Train, or go on, and evaluate the best checkpoint, which is returned."""
     parser = ArgumentParser()
     options.add(parser, 'config', *options.JOB)
     job = parser.parse_args([str(config)])
@@ -135,9 +135,10 @@ def train(args, config: Path):
                      if isinstance(value, Real))
     print(f'{minutes:.1f} minutes; {best}: '
           f'{text or "it finds nothing yet; give it more --minutes"}')
+    return best
 
 
-def export(config: Path, checkpoint: Path, out: Path):
+def export(config: Path, checkpoint: str | Path, out: Path):
     """The best model as one file, by ``convmlp export``, whose failure costs nothing else."""
     if out.exists():
         return

@@ -111,7 +111,8 @@ def test_a_whole_run_that_was_interrupted(known_cost, call_tool, tmp_path, monke
     last = torch.load(work_dir / 'train/iter_4.pth', weights_only=False)
     assert last['meta']['iter'] == 4
     assert (work_dir / 'config.py').read_text() == edited
-    assert json.loads((work_dir / 'fit.json').read_text())['done']
+    best = json.loads((work_dir / 'fit.json').read_text())['best']
+    assert best in printed.splitlines()[-1]
     assert 'is trained; to start again: rm -r' in call_tool(
         'fit', 'pictures', '--weights', 'none', '--no-export')
     error = call_tool('fit', 'pictures', '--minutes', '5', '--weights', 'none')
