@@ -1,5 +1,6 @@
 """The ConvMLP backbone for MMDetection, MMSegmentation, MMPretrain and timm."""
 import warnings
+from contextlib import suppress
 
 # amp, checkpoints and hooks tell MMEngine what they are for: --amp, convmlp:// and the hooks.
 from . import amp, checkpoints, hooks, mmcv_ops
@@ -13,11 +14,11 @@ __all__ = ['ConvMLP', 'ConvMLPLayerDecay', 'amp', 'checkpoints', 'fit_model_to_c
            'fuse_model', 'hooks', 'keep_freed_memory', '__version__']
 
 mmcv_ops.offer()
-try:
-    import timm as _timm
-except Exception:  # not installed, or broken: whoever wants timm sees why
-    _timm = None
-if _timm:
+_has_timm = False
+with suppress(Exception):  # not installed, or broken: whoever wants timm sees why
+    import timm as _timm  # noqa: F401
+    _has_timm = True
+if _has_timm:
     try:
         from . import timm_models  # noqa: F401  registers convmlp_s and so on
     except ImportError as error:

@@ -1,9 +1,11 @@
 """The paper's sizes of ConvMLP, its ablation's switches, and what else ``arch`` may be."""
 
+from typing import Any
+
 # The paper's sizes: channels after the tokenizer, number of blocks in the conv stage, and for the
 # three Conv-MLP stages their channels and numbers of blocks; the hidden layer of an MLP is
 # mlp_ratio times as wide.
-ARCHS = {
+ARCHS: dict[str, dict[str, Any]] = {
     's': dict(channels=64, conv_blocks=2, dims=(128, 256, 512),
               mlp_blocks=(2, 4, 2), mlp_ratio=2),
     'm': dict(channels=64, conv_blocks=3, dims=(128, 256, 512),
@@ -26,7 +28,7 @@ ABLATIONS = {
 NAMES = [name for size in ARCHS for name in (size, *(f'{size}-{part}' for part in ABLATIONS))]
 
 
-def resolve_arch(arch):
+def resolve_arch(arch: str | dict) -> dict[str, Any]:
     """The whole dict that ``arch``, a size or a dict, stands for; ValueError if it is neither."""
     if isinstance(arch, str) and arch in ARCHS:
         arch = ARCHS[arch]

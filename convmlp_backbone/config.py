@@ -77,9 +77,9 @@ def set_data_root(cfg: Config, root: str) -> None:
     """Point every data set of ``cfg``, and the annotation files of its evaluators, at ``root``."""
     splits = ('train', 'val', 'test')
     found = [dataset for split in splits for dataset in datasets(cfg.get(f'{split}_dataloader'))]
-    old_roots = {dataset.data_root for dataset in found}
+    old_roots = {dataset['data_root'] for dataset in found}
     for dataset in found:
-        dataset.data_root = root
+        dataset['data_root'] = root
     for _, evaluator in walk([cfg.get(f'{split}_evaluator') for split in splits]):
         for key, value in evaluator.items():
             for old in old_roots:

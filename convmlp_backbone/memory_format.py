@@ -1,12 +1,13 @@
 """Channels last, (N, H, W, C) in memory: when a backbone computes so, and how levels leave it."""
 import torch
+from torch import Tensor
 
 from .tracing import computed_now, transformed
 
 AVX512 = torch.backends.cpu.get_cpu_capability() == 'AVX512'
 
 
-def channels_last_pays(x, avx512: bool = AVX512) -> bool:
+def channels_last_pays(x: Tensor, avx512: bool = AVX512) -> bool:
     """Whether the whole backbone computes images ``x`` channels last.
 
     Then the step from convolutions to MLPs costs no copy, and the kernels are faster: inference
@@ -17,7 +18,7 @@ def channels_last_pays(x, avx512: bool = AVX512) -> bool:
     return x.device.type == 'cpu' and (avx512 or not torch.is_grad_enabled())
 
 
-def enter(images, channels_last: bool | None = None):
+def enter(images: Tensor, channels_last: bool | None = None) -> Tensor:
     """The images as the backbone computes with them; None: channels last where that pays."""
     if transformed(images) or torch.compiler.is_exporting():
         return images  # where a program is exported to, the runtime decides

@@ -136,10 +136,10 @@ def init_parameters(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
     elif isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
-    elif hasattr(module, 'reset_parameters'):
-        return module.reset_parameters()
-    if getattr(module, 'bias', None) is not None:
-        nn.init.zeros_(module.bias)
+    elif callable(reset := getattr(module, 'reset_parameters', None)):
+        return reset()
+    if isinstance(bias := getattr(module, 'bias', None), Tensor):
+        nn.init.zeros_(bias)
 
 
 class Network(nn.Module):
@@ -158,16 +158,17 @@ class Network(nn.Module):
     def __init__(self, arch: str | dict = 's', in_channels: int = 3, drop_path_rate: float = 0.,
                  norm: Callable[[int], nn.Module] = nn.BatchNorm2d, last: int = 3):
         super().__init__()
-        arch = resolve_arch(arch)
+        parts = resolve_arch(arch)
         self.last = last
-        self.channels = c1, c2, c3, c4 = arch['channels'], *arch['dims']
-        conv, blocks = arch['conv_downsample'], arch['mlp_blocks']
-        kind = arch['mlp_ratio'], arch['depthwise'], conv, drop_path_rate
+        self.channels: tuple[int, ...] = (parts['channels'], *parts['dims'])
+        c1, c2, c3, c4 = self.channels
+        conv, blocks = parts['conv_downsample'], parts['mlp_blocks']
+        kind = parts['mlp_ratio'], parts['depthwise'], conv, drop_path_rate
         self.tokenizer = Tokenizer(in_channels, c1, norm)
-        self.conv_stages = nn.Identity()
+        self.conv_stages: nn.Module = nn.Identity()
         self.stages = nn.ModuleList(nn.Identity() for _ in range(3))
         if last >= 1:
-            self.conv_stages = ConvStage(c1, c2, arch['conv_blocks'], norm, conv)
+            self.conv_stages = ConvStage(c1, c2, parts['conv_blocks'], norm, conv)
         if last >= 2:
             self.stages[0] = ConvMLPStage(c2, c3, blocks[0], *kind)
         if last >= 3:

@@ -3,6 +3,7 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ SCOPES = dict(detection='mmdet', instances='mmdet', segmentation='mmseg',
               classification='mmpretrain')
 
 
-def is_exported(name) -> bool:
+def is_exported(name: str | Path) -> bool:
     """Whether ``name`` is that of an exported file rather than of a checkpoint."""
     return Path(name).suffix in ENDINGS
 
@@ -49,7 +50,7 @@ class Predictor:
         """A data sample for every RGB image (height, width, 3)."""
         raise NotImplementedError
 
-    def picture(self, image: np.ndarray, sample, score_thr: float) -> np.ndarray:
+    def picture(self, image: np.ndarray, sample: Any, score_thr: float) -> np.ndarray:
         """An RGB image with the prediction drawn in."""
         if self.scope == 'mmpretrain':
             return self.visualizer.visualize_cls(
@@ -72,7 +73,8 @@ class CheckpointPredictor(Predictor):
         fuse: Fold what folds.
     """
 
-    def __init__(self, cfg, source, device: str, trust: bool = False, fuse: bool = False):
+    def __init__(self, cfg: Any, source: str | Path, device: str, trust: bool = False,
+                 fuse: bool = False):
         scope = cfg.get('default_scope', 'mmdet')
         init_default_scope(scope)
         cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
@@ -127,7 +129,7 @@ class FilePredictor(Predictor):
                 for image, result in zip(images, self.runtime.predict(images), strict=True)]
 
 
-def in_order(cfg, known: dict, told: dict) -> dict:
+def in_order(cfg: Any, known: dict, told: dict) -> dict:
     """Classes in the order of the numbers that were learned, with a colour for each.
 
     Args:
@@ -147,7 +149,7 @@ def in_order(cfg, known: dict, told: dict) -> dict:
         [colours[name] for name in classes if name in colours], len(classes)))
 
 
-def known_classes(cfg, model) -> dict:
+def known_classes(cfg: Any, model: Any) -> dict:
     """Class names and palette that the config's data set gives."""
     dataset = cfg.test_dataloader.dataset
     if cfg.get('default_scope') == 'mmpretrain':  # whose data sets cannot be had without the data

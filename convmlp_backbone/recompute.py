@@ -3,6 +3,7 @@
 Every ``nn.Sequential`` of a network follows one rule, see :class:`Recomputed`.
 """
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import nn
@@ -41,14 +42,14 @@ def through(layers, x, again=False):
     if not again:
         return forward(x)
     # A compiled program updates the statistics once whatever it computes again.
-    once = {} if torch.compiler.is_compiling() else dict(
+    once: dict[str, Any] = {} if torch.compiler.is_compiling() else dict(
         context_fn=lambda: (nullcontext(), StatisticsKept(layers)))
     return checkpoint(forward, x, use_reentrant=False, **once)
 
 
 def cut(layers, behind):
     """The layers in parts, each of which ends behind a layer for which ``behind`` holds."""
-    parts = [[]]
+    parts: list[list[nn.Module]] = [[]]
     for layer in layers:
         parts[-1].append(layer)
         if behind(layer):
