@@ -1,12 +1,17 @@
 """Whether PyTorch computes here and now, or something else looks at what it would compute."""
 import torch
+from torch.autograd import forward_ad
 
-_transformed = getattr(torch._C, '_are_functorch_transforms_active', lambda: False)
+_transforms_active = getattr(torch._C, '_are_functorch_transforms_active', lambda: False)
 
 
 def transformed(x) -> bool:
-    """Whether ``x`` only stands for tensors: in torch.fx, or in grad, vmap ... of torch.func."""
-    return not isinstance(x, torch.Tensor) or _transformed()
+    """Whether ``x`` only stands for tensors, in torch.fx or in grad, vmap and so on of torch.func.
+
+    Or carries a tangent: forward-mode differentiation takes few functions written in Python.
+    """
+    return (not isinstance(x, torch.Tensor) or _transforms_active()
+            or forward_ad._current_level >= 0)
 
 
 def computed_now(x) -> bool:
