@@ -23,3 +23,11 @@ if _has_timm:
         from . import timm_models  # noqa: F401  registers convmlp_s and so on
     except ImportError as error:
         warnings.warn(f'this timm gets no ConvMLP models: {error}', stacklevel=2)
+
+
+def __getattr__(name):
+    """``from convmlp_backbone import convmlp_s``, the classifier as in the authors' code."""
+    if name in ('convmlp_s', 'convmlp_m', 'convmlp_l'):
+        from . import timm_models  # raises where there is no timm
+        return getattr(timm_models, name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

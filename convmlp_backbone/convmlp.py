@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import memory_format, recompute
-from .network import Network
+from .checkpoints import load_backbone
+from .network import Network, init_parameters
 
 
 def norm_layer(cfg: dict, channels: int) -> nn.Module:
@@ -50,6 +51,7 @@ class ConvMLP(Network, BaseModule):
 
     channels_last = None
     fused = False
+    _empty = False
 
     def __init__(self, arch: str | dict = 's', in_channels: int = 3,
                  out_indices: tuple[int, ...] = (0, 1, 2, 3), drop_path_rate: float = 0.1,
@@ -79,13 +81,24 @@ class ConvMLP(Network, BaseModule):
         self._freeze()
 
     def init_weights(self):
-        """Load the checkpoint of ``init_cfg``, if it names one, and raise where it does not fit."""
+        """Load the checkpoint of ``init_cfg``, if it names one, and raise where it does not fit.
+
+        Else the values of the constructor stay, if there are any: the meta device holds none.
+        """
+        if self._empty:
+            self.apply(init_parameters)
+            self._empty = False
         if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
-            from .checkpoints import load_backbone
             load_backbone(self, self.init_cfg['checkpoint'])
             self._is_init = True
         else:
             super().init_weights()
+
+    def _apply(self, fn, recurse=True):
+        parameter = next(self.parameters())
+        super()._apply(fn, recurse)
+        self._empty |= parameter.is_meta and not next(self.parameters()).is_meta  # to_empty()
+        return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the feature pyramid.
@@ -106,12 +119,16 @@ class ConvMLP(Network, BaseModule):
         levels = self.levels(memory_format.enter(x, self.channels_last), self.last)
         return tuple(memory_format.leave(levels[i]) for i in self.out_indices)
 
-    def fuse(self):
+    def fuse(self, portable: bool = False):
         """Fold all that folds exactly, for inference, and return ``self``.
 
         Batch norms go into the convolutions, the scale and shift of layer norms into the linear
         layers behind them; on a CPU, activations and residual additions are done in the same pass.
         Outputs stay the same up to rounding, the names of the parameters that remain too.
+
+        Args:
+            portable (bool): Fold only, and leave PyTorch's own layers, which FLOP counters,
+                quantisers and the like know.
 
         Raises:
             RuntimeError: If the model is in training mode.
@@ -120,7 +137,7 @@ class ConvMLP(Network, BaseModule):
             raise RuntimeError('fuse() is for inference only: call eval() first')
         if not self.fused:
             from .fused import fuse
-            fuse(self)
+            fuse(self, portable)
             self.fused = True
         return self
 

@@ -4,6 +4,8 @@ On a CPU an activation or an addition costs as much as it moves data. oneDNN, wh
 for convolutions, does both while it writes a layer's output; PyTorch offers this to its own
 compiler only (``torch.ops.mkldnn``), so every call here has a plain twin for a PyTorch without it.
 """
+import itertools
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -101,8 +103,9 @@ class FusedConvMLPBlock(nn.Module):
         for name, module in block.named_children():
             if name != 'drop_path':
                 self.add_module(name, module)
-        fuse_mlp(self.norm1, self.channel_mlp1)
-        fuse_mlp(self.norm2, self.channel_mlp2)
+        for mlp in (self.channel_mlp1, self.channel_mlp2):
+            become(mlp.fc1, FusedLinear, gelu=True)
+            become(mlp.fc2, FusedLinear)
 
     def forward(self, x):
         size = x.shape[1:3]
@@ -122,44 +125,53 @@ def become(layer, cls, **attributes):
     layer.__dict__.update(attributes)
 
 
-def fuse_mlp(norm, mlp):
+def fold_norm(norm, mlp):
     """Fold the norm's scale and shift into the linear layer behind it."""
     with torch.no_grad():
         mlp.fc1.bias.add_(mlp.fc1.weight @ norm.bias)
         mlp.fc1.weight.mul_(norm.weight)
     norm.elementwise_affine, norm.weight, norm.bias = False, None, None
-    become(mlp.fc1, FusedLinear, gelu=True)
-    become(mlp.fc2, FusedLinear)
 
 
-def fuse_sequence(sequence):
-    """Fold batch norms into the convolutions before them, and let those do the ReLU as well."""
-    for i, layer in enumerate(sequence):
-        if not isinstance(layer, nn.Conv2d):
-            continue
-        relu = i + 1
-        if isinstance(sequence[relu], _BatchNorm):
-            norm = sequence[relu]
-            layer.weight, layer.bias = fuse_conv_bn_weights(
-                layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.eps,
+def fold_batch_norms(sequence):
+    """Fold batch norms into the convolutions before them."""
+    for i, (conv, norm) in enumerate(zip(sequence, sequence[1:], strict=False)):
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm):
+            conv.weight, conv.bias = fuse_conv_bn_weights(
+                conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps,
                 norm.weight, norm.bias)
-            sequence[relu] = nn.Identity()
-            relu += 1
-            become(layer, FusedConv2d, relu=isinstance(sequence[relu], nn.ReLU))
-            if layer.relu:
-                sequence[relu] = nn.Identity()
+            sequence[i + 1] = nn.Identity()
 
 
-def fuse(model):
-    """Fold and replace, in place, whatever the backbone ``model`` consists of."""
-    model.tokenizer.block.apply(lambda m: isinstance(m, nn.Sequential) and fuse_sequence(m))
+def fuse_relus(sequence):
+    """Let convolutions do the ReLU behind them as well."""
+    for i, (conv, norm, relu) in enumerate(
+            zip(sequence, sequence[1:], sequence[2:], strict=False)):
+        if (isinstance(conv, nn.Conv2d) and isinstance(norm, nn.Identity)
+                and isinstance(relu, nn.ReLU)):
+            become(conv, FusedConv2d, relu=True)
+            sequence[i + 2] = nn.Identity()
+
+
+def fuse(model, portable=False):
+    """Fold, and unless ``portable`` replace, in place, whatever the backbone ``model`` has."""
+    sequences = [module for part in (model.tokenizer, model.conv_stages)
+                 for module in part.modules() if isinstance(module, nn.Sequential)]
+    for sequence in sequences:
+        fold_batch_norms(sequence)
+    stages = [stage.blocks for stage in model.stages if hasattr(stage, 'blocks')]
+    for block in itertools.chain(*stages):
+        fold_norm(block.norm1, block.channel_mlp1)
+        fold_norm(block.norm2, block.channel_mlp2)
+    if portable:
+        return
+    for sequence in sequences:
+        fuse_relus(sequence)
     if model.last >= 1:
         become(model.conv_stages, FusedConvStage)
-        for block in model.conv_stages.conv_blocks:
-            fuse_sequence(block)
-    for stage in model.stages:
-        for i, block in enumerate(getattr(stage, 'blocks', ())):
-            stage.blocks[i] = FusedConvMLPBlock(block)
+    for blocks in stages:
+        for i, block in enumerate(blocks):
+            blocks[i] = FusedConvMLPBlock(block)
     for layer in [m for m in model.modules() if type(m) is nn.Conv2d and m.groups == 1]:
         become(layer, FusedConv2d)
 

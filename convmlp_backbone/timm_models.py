@@ -3,15 +3,36 @@
 The backbone's own modules with the published classifier: LayerNorm over the channels at every
 location, mean over the locations, Linear. Parameter names are the published ones.
 """
+from contextlib import nullcontext
+from typing import List, Optional, Tuple, Union  # noqa: UP035  TorchScript reads these
+
 import torch
 from timm import models
 from timm.layers import LayerNorm2d, create_classifier
 from timm.models._features import feature_take_indices
-from torch import nn
+from torch import Tensor, nn
 
 from . import recompute
 from .checkpoints import BASE_URL, load, unwrap
 from .network import Network, init_parameters
+
+
+def dilate(network: Network, output_stride: int) -> None:
+    """Keep the levels at ``output_stride`` by dilation instead of strides, as DeepLab does."""
+    if output_stride not in (8, 16, 32):
+        raise ValueError(f'output_stride={output_stride!r}: expected 8, 16 or 32')
+    dilation = 1
+    for stage, stride in zip(network.stages, (16, 32, 32), strict=True):
+        convs = [*(block.connect for block in stage.blocks), *stage.downsample_mlp]
+        if output_stride < 32 and not all(isinstance(conv, nn.Conv2d) for conv in convs):
+            raise ValueError(f'output_stride={output_stride}: expected 32 for an arch without '
+                             'strided or depthwise convolutions')
+        for conv in convs if dilation > 1 else ():
+            conv.dilation = conv.padding = (dilation, dilation)
+        if stride > output_stride:
+            for conv in stage.downsample_mlp:
+                conv.stride = (1, 1)
+                dilation *= 2
 
 
 class TimmConvMLP(Network):
@@ -23,27 +44,33 @@ class TimmConvMLP(Network):
         in_chans (int): Channels of the images.
         global_pool (str): timm's name of a pooling over the locations; ``''``, which needs
             ``num_classes=0``, for none.
+        output_stride (int): 32, or 16 or 8: then deeper levels stay at that stride, by dilation.
         drop_rate (float): Dropout before the last linear layer.
         drop_path_rate (float): As of :class:`convmlp_backbone.ConvMLP`.
+        device, dtype: Of the parameters.
     """
 
-    def __init__(self, arch='s', num_classes=1000, in_chans=3, global_pool='avg', drop_rate=0.,
-                 drop_path_rate=0.1):
-        super().__init__(arch, in_chans, drop_path_rate)
+    def __init__(self, arch='s', num_classes=1000, in_chans=3, global_pool='avg', output_stride=32,
+                 drop_rate=0., drop_path_rate=0.1, device=None, dtype=None):
+        with nullcontext() if device is None else torch.device(device):
+            super().__init__(arch, in_chans, drop_path_rate)
+            self.norm = LayerNorm2d(self.channels[-1], eps=1e-5)
+        dilate(self, output_stride)
+        self.in_chans = in_chans
+        self.num_features = self.channels[-1]
         # These give (N, C, H, W), so that timm can tap them by a hook or by fx.
         modules = 'tokenizer', 'conv_stages', 'stages.0', 'stages.2'
         self.feature_info = [
-            dict(num_chs=channels, reduction=stride, module=module)
+            dict(num_chs=channels, reduction=min(stride, output_stride), module=module)
             for channels, stride, module in zip(self.channels, self.STRIDES, modules, strict=True)]
-        self.num_features = self.head_hidden_size = self.channels[-1]
-        self.norm = LayerNorm2d(self.num_features, eps=1e-5)
         self.head_drop = nn.Dropout(drop_rate)
         recompute.apply(self)
+        self.to(dtype=dtype)
         self.reset_classifier(num_classes, global_pool)
 
     def forward_features(self, x):
         """Images to the last level, normalised: (N, num_features, ceil(H / 32), ceil(W / 32))."""
-        return self.norm(self.levels(x)[3])
+        return self.norm(self.levels(x, self.last)[-1])
 
     def forward_head(self, x, pre_logits: bool = False):
         x = self.head_drop(self.global_pool(x))
@@ -52,42 +79,48 @@ class TimmConvMLP(Network):
     def forward(self, x):
         return self.forward_head(self.forward_features(x))
 
-    def forward_intermediates(self, x, indices=None, norm=False, stop_early=False,
-                              output_fmt='NCHW', intermediates_only=False):
+    def forward_intermediates(
+            self, x, indices: Optional[Union[int, List[int]]] = None,  # noqa: UP006, UP007, UP045
+            norm: bool = False, stop_early: bool = False, output_fmt: str = 'NCHW',
+            intermediates_only: bool = False,
+    ) -> Union[List[Tensor], Tuple[Tensor, List[Tensor]]]:  # noqa: UP006, UP007
         """The levels F1 to F4 that ``indices`` names, alone or as (final features, levels).
 
         Args:
             x (Tensor): Images.
             indices (int | Sequence[int], optional): The last so many levels, or these; None: all.
             norm (bool): Normalise F4.
-            stop_early (bool): Nothing behind the last level is computed if only levels are wanted,
-                and everything otherwise, whatever this says.
+            stop_early (bool): Compute nothing behind the last level that is wanted; so it is
+                anyway where only levels are.
             output_fmt (str): Must be ``'NCHW'``.
             intermediates_only (bool): Return the list of levels instead of (features, levels).
         """
         if output_fmt != 'NCHW':
-            raise ValueError(f'output_fmt={output_fmt!r}: expected NCHW')
-        wanted, last = feature_take_indices(4, indices)
-        if not intermediates_only:
-            last = 3
+            raise ValueError(f'output_fmt={output_fmt}: expected NCHW')
+        wanted, last = feature_take_indices(self.last + 1, indices)
+        if not (stop_early or intermediates_only):
+            last = self.last
         levels = self.levels(x, last)
-        features = self.norm(levels[3]) if last == 3 else x
+        features = self.norm(levels[-1]) if last == self.last else levels[-1]
         if norm and last == 3:
             levels[3] = features
         levels = [levels[i] for i in wanted]
-        return levels if intermediates_only else (features, levels)
+        if intermediates_only:
+            return levels
+        return features, levels
 
     def prune_intermediate_layers(self, indices=1, prune_norm=False, prune_head=True):
         """Remove what the levels ``indices`` do not need; returns them counted from 0."""
-        wanted, last = feature_take_indices(4, indices)
+        wanted, last = feature_take_indices(self.last + 1, indices)
         if last < 1:
             self.conv_stages = nn.Identity()
         for i, level in enumerate((2, 3, 3)):
             if last < level:
                 self.stages[i] = nn.Identity()
-        if prune_norm or last < 3:
+        if prune_norm or last < self.last:
             self.norm = nn.Identity()
-        if prune_head or last < 3:
+        if prune_head or last < self.last:
+            self.last, self.num_features = last, self.channels[last]
             self.reset_classifier(0, '')
         return wanted
 
@@ -98,11 +131,18 @@ class TimmConvMLP(Network):
         self.num_classes = num_classes
         if global_pool is None:
             global_pool = self.global_pool.pool_type
-        self.global_pool, self.head = create_classifier(
-            self.num_features, num_classes, pool_type=global_pool)
-        init_parameters(self.head)
         like = next(self.parameters())
-        self.head.to(like.device, like.dtype)
+        with like.device:
+            self.global_pool, self.head = create_classifier(
+                self.num_features, num_classes, pool_type=global_pool)
+            init_parameters(self.head)
+        self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
+        self.head.to(dtype=like.dtype).train(self.training)
+        self.global_pool.train(self.training)
+
+    @torch.jit.ignore
+    def init_weights(self):
+        self.apply(init_parameters)
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable=True):
@@ -170,15 +210,15 @@ def _create(name, pretrained, pretrained_cfg=None, pretrained_cfg_overlay=None, 
 
 
 @models.register_model
-def convmlp_s(pretrained=False, **kwargs):
+def convmlp_s(pretrained=False, progress=True, **kwargs):
     return _create('convmlp_s', pretrained, **{'arch': 's', **kwargs})
 
 
 @models.register_model
-def convmlp_m(pretrained=False, **kwargs):
+def convmlp_m(pretrained=False, progress=True, **kwargs):
     return _create('convmlp_m', pretrained, **{'arch': 'm', **kwargs})
 
 
 @models.register_model
-def convmlp_l(pretrained=False, **kwargs):
+def convmlp_l(pretrained=False, progress=True, **kwargs):
     return _create('convmlp_l', pretrained, **{'arch': 'l', **kwargs})

@@ -242,6 +242,146 @@ def test_group_matcher_follows_the_network():
     assert len(coarse) == 6  # tokenizer, conv stage, three stages, norm and head
 
 
+# What timm's own tests ask of the models that they name
+
+def test_unknown_argument():
+    with pytest.raises(TypeError):
+        create(not_an_argument=1)
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16], ids=str)
+def test_device_and_dtype(dtype):
+    model = create(device='meta', dtype=dtype, num_classes=3)
+    assert {(t.device.type, t.dtype) for t in weights(model).values()} == {('meta', dtype)}
+    model.reset_classifier(0)
+    model.reset_classifier(2)
+    assert (model.head.weight.device.type, model.head.weight.dtype) == ('meta', dtype)
+    assert not any(module.training for module in model.modules())
+    model.to_empty(device='cpu')
+    for tensor in weights(model).values():
+        tensor.fill_(torch.nan)
+    model.init_weights()
+    assert all(tensor.isfinite().all() for tensor in weights(model).values())
+    assert model(images().to(dtype)).dtype == dtype
+
+
+def test_in_chans_of_the_data():
+    from timm.data import resolve_model_data_config
+    model = create(in_chans=4)
+    assert model.in_chans == 4
+    if hasattr(timm.data, 'resolve_input_data_config'):  # timm 1.0.31
+        assert timm.data.resolve_input_data_config(model)['input_size'] == (4, 224, 224)
+    assert resolve_model_data_config(create())['input_size'] == (3, 224, 224)
+
+
+def test_distillation_task():
+    task = pytest.importorskip('timm.task')
+    student, teacher = create(num_classes=5).train(), create(num_classes=5)
+    distilled = task.LogitDistillationTask(student, teacher, verbose=False)
+    distilled(images(), torch.tensor([0, 1]))['loss'].backward()
+    assert all(p.grad is not None for p in student.parameters())
+
+
+@pytest.mark.parametrize('pool', ['avg', 'max', 'catavgmax'])
+@pytest.mark.parametrize('level', range(4))
+def test_head_of_any_level(level, pool):
+    model = create(num_classes=0)
+    model.prune_intermediate_layers([level], prune_norm=True)
+    for num_classes in (0, 7):
+        model.reset_classifier(num_classes, pool)
+        features = model.forward_features(images())
+        width = model.forward_head(features, pre_logits=True).shape[1]
+        assert width == model.head_hidden_size == LEVELS[level] * (1 + (pool == 'catavgmax'))
+        assert model(images()).shape == (2, num_classes or width)
+    assert model.reset_classifier(3) or model.global_pool.pool_type == pool
+
+
+@pytest.mark.parametrize('indices', [[0], [1], [2], [3], [0, 2], 2], ids=str)
+@pytest.mark.parametrize('prune_norm', [False, True])
+def test_pruned(indices, prune_norm):
+    model = create(drop_rate=0.5)
+    levels = model.forward_intermediates(images(), intermediates_only=True)
+    logits = model(images())
+    wanted = model.prune_intermediate_layers(indices, prune_norm=prune_norm)
+    last = max(wanted)
+    assert not any(module.training for module in model.modules())
+    selected = model.forward_intermediates(images(), indices=wanted, intermediates_only=True)
+    torch.testing.assert_close(selected, [levels[i] for i in wanted])
+    features, every = model.forward_intermediates(images())
+    assert len(every) == last + 1
+    torch.testing.assert_close(features, model.forward_features(images()))
+    if last < 3 or prune_norm:
+        torch.testing.assert_close(features, levels[last])
+    assert torch.equal(model(images()), model(images()))
+    features, selected = model.train().forward_intermediates(images(), indices=wanted)
+    (features.sum() + sum(level.sum() for level in selected)).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+    whole = create(drop_rate=0.5)
+    whole.prune_intermediate_layers([3], prune_head=False)
+    torch.testing.assert_close(whole(images()), logits)
+
+
+def test_stop_early():
+    model = create()
+    levels = model.forward_intermediates(images(), intermediates_only=True)
+    for norm in (False, True):
+        features, first = model.forward_intermediates(
+            images(), indices=[0], norm=norm, stop_early=True)
+        assert torch.equal(first[0], levels[0]) and torch.equal(features, levels[0])
+    features, _ = model.forward_intermediates(images(), indices=[3], stop_early=True)
+    assert torch.equal(features, model.forward_features(images()))
+
+
+@pytest.mark.parametrize('out_indices', [(0, 1, 2, 3), (0, ), (1, 2)], ids=str)
+def test_torchscript_of_features(out_indices):
+    model = create(features_only=True, out_indices=out_indices)
+    torch.testing.assert_close(torch.jit.script(model)(images(72)), model(images(72)))
+
+
+@pytest.mark.parametrize('output_stride', [8, 16, 32])
+def test_output_stride(output_stride):
+    model = create(features_only=True, output_stride=output_stride)
+    reductions = model.feature_info.reduction()
+    assert reductions == [min(stride, output_stride) for stride in (4, 8, 16, 32)]
+    assert [level.shape[2] for level in model(images(64))] == [64 // r for r in reductions]
+    # Dilated, a level has between its pixels what it has without: every n-th is the same.
+    plain = create(features_only=True).train()(images(64))[2]
+    dense = model.train()(images(64))[2]
+    step = 16 // reductions[2]
+    torch.testing.assert_close(dense[:, :, ::step, ::step], plain, rtol=1e-3, atol=1e-4)
+
+
+def test_wrong_output_stride():
+    with pytest.raises(ValueError, match='expected 8, 16 or 32'):
+        create(output_stride=4)
+    with pytest.raises(ValueError, match='expected 32'):
+        create(arch=dict(TINY, conv_downsample=False), output_stride=16)
+
+
+def test_frozen_stays_frozen():
+    model = create().requires_grad_(False)
+    model.reset_classifier(0)
+    model.reset_classifier(0, '')
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_as_the_authors_import_it(name):
+    model = getattr(convmlp_backbone, name)(progress=True, num_classes=10, arch=TINY)
+    assert model(images()).shape == (2, 10)
+
+
+def test_the_authors_pretrained_models(tmp_path, monkeypatch):
+    published = create()
+    torch.save(published.state_dict(), tmp_path / 'convmlp_s_imagenet.pth')
+    monkeypatch.setenv('CONVMLP_CHECKPOINTS', str(tmp_path))
+    model = convmlp_backbone.convmlp_s(pretrained=True, progress=False, arch=TINY).eval()
+    torch.testing.assert_close(model(images()), published(images()))
+    with pytest.raises(AttributeError, match='convmlp_xl'):
+        _ = convmlp_backbone.convmlp_xl
+
+
 # Registration
 
 def test_import_order():
