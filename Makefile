@@ -1,7 +1,7 @@
 # Two commands do everything, set-up included:
 #   make demo    train a detector on a photograph, show the result
 #   make test    run the tests
-#   make torture tries what is adverse for an hour or so, before a release
+#   make torture tries what is adverse for long, before a release
 # STACK=openmmlab takes the original MMCV, MMEngine, MMDetection, MMSegmentation instead of the forks.
 # OPS=1 compiles mmcv's operators, as is done where there is a GPU; OPS=0 takes torchvision's.
 STACK ?= onedl
