@@ -114,8 +114,8 @@ def prepare(args, folder: Path, work_dir: Path) -> Path:
 
 def train(args, config: Path):
     """Train, or go on, and evaluate the best checkpoint."""
-    job = Namespace(config=str(config), cfg_options=None, data_root=None, launcher='none', no_check=False,
-                    local_rank=0, trust=args.trust, work_dir=None)
+    job = Namespace(config=str(config), cfg_options=None, data_root=None, launcher='none',
+                    local_rank=0, no_check=False, trust=args.trust, work_dir=None)
     cfg = load_config(job, splits=['train', 'val'])
     folder = Path(cfg.work_dir)
     cfg.resume = (folder / 'last_checkpoint').is_file()
