@@ -119,7 +119,7 @@ class ConvMLP(Network, BaseModule):
         levels = self.levels(memory_format.enter(x, self.channels_last), self.last)
         return tuple(memory_format.leave(levels[i]) for i in self.out_indices)
 
-    def fuse(self, portable: bool = False):
+    def fuse(self, portable: bool = False) -> 'ConvMLP':
         """Fold all that folds exactly, for inference, and return ``self``.
 
         Batch norms go into the convolutions, the scale and shift of layer norms into the linear

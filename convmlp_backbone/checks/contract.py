@@ -9,8 +9,9 @@ in it before anything is built, and goes into the checkpoint with the ids of the
 of other splits are read in that order too, from copies where need be. MMPretrain numbers folders
 by the alphabet; MMSegmentation takes the values in the masks.
 
-:func:`check` is the fast part, which train, test and predict run first: it reads annotation files
-once, lists of files, and some samples. ``check_dataset`` looks at everything.
+:func:`check` is the fast part, which train and test run first: it reads annotation files once,
+lists of files, and some samples; predict asks :func:`numbering`. ``check_dataset`` looks at
+everything.
 """
 import os
 import re

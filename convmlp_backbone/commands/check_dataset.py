@@ -6,7 +6,7 @@ Reads every image and annotation of the config's training and validation set as 
 reports each problem with its file and id, counts objects or pixels of each class, looks for images
 that are there twice, and scores the truth by the config's own evaluator, which has to give 1.0.
 Draws 16 training samples as the model sees them. Ends with status 1 if training would fail or
-learn something wrong. train, test and predict run the fast part of it.
+learn something wrong. train and test run the fast part of it.
 """
 import multiprocessing
 from collections import Counter
