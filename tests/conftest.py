@@ -8,6 +8,8 @@ import hypothesis
 import pytest
 import torch
 
+import convmlp_backbone  # noqa: F401  before mmcv.ops, whose operators it may have to offer
+
 # The networks in the tests are tiny: more threads would only wait for one another.
 torch.set_num_threads(1)
 
