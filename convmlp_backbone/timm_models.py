@@ -112,13 +112,14 @@ class TimmConvMLP(Network):
     def prune_intermediate_layers(self, indices=1, prune_norm=False, prune_head=True):
         """Remove what the levels ``indices`` do not need; returns them counted from 0."""
         wanted, last = feature_take_indices(self.last + 1, indices)
+        nothing = nn.Identity().train(self.training)
         if last < 1:
-            self.conv_stages = nn.Identity()
+            self.conv_stages = nothing
         for i, level in enumerate((2, 3, 3)):
             if last < level:
-                self.stages[i] = nn.Identity()
+                self.stages[i] = nothing
         if prune_norm or last < self.last:
-            self.norm = nn.Identity()
+            self.norm = nothing
         if prune_head or last < self.last:
             self.last, self.num_features = last, self.channels[last]
             self.reset_classifier(0, '')
