@@ -206,8 +206,18 @@ def _create(name, pretrained, pretrained_cfg=None, pretrained_cfg_overlay=None, 
         TimmConvMLP, name, pretrained, pretrained_cfg, overlay,
         feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls='getter'), **kwargs)
     for part in model.modules():
-        getattr(part, 'pretrained_cfg', {}).pop('state_dict', None)
+        if cfg := getattr(part, 'pretrained_cfg', None):
+            cfg.pop('state_dict', None)
+            _adapt(cfg, kwargs.get('in_chans') or cfg['input_size'][0])
     return model
+
+
+def _adapt(cfg, in_chans):
+    """What the model says of its images, from which timm makes its loaders; not before loading."""
+    channels, *size = cfg['input_size']
+    if in_chans != channels:
+        cfg.update(input_size=(in_chans, *size), **{
+            key: (sum(cfg[key]) / channels,) * in_chans for key in ('mean', 'std')})
 
 
 @models.register_model

@@ -265,13 +265,20 @@ def test_device_and_dtype(dtype):
     assert model(images().to(dtype)).dtype == dtype
 
 
-def test_in_chans_of_the_data():
-    from timm.data import resolve_model_data_config
-    model = create(in_chans=4)
-    assert model.in_chans == 4
-    if hasattr(timm.data, 'resolve_input_data_config'):  # timm 1.0.31
-        assert timm.data.resolve_input_data_config(model)['input_size'] == (4, 224, 224)
-    assert resolve_model_data_config(create())['input_size'] == (3, 224, 224)
+@pytest.mark.parametrize('features_only', [False, True])
+@pytest.mark.parametrize('in_chans', [1, 3, 4])
+def test_in_chans_of_the_data(in_chans, features_only):
+    model = create(in_chans=in_chans, features_only=features_only)
+    assert model.in_chans == in_chans
+    mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    if in_chans != 3:  # as timm's loaders do
+        mean, std = ((sum(values) / 3,) * in_chans for values in (mean, std))
+    for resolve in ('resolve_model_data_config', 'resolve_input_data_config'):
+        if hasattr(timm.data, resolve):  # the second since timm 1.0.31
+            config = getattr(timm.data, resolve)(model)
+            assert config['input_size'] == (in_chans, 224, 224)
+            assert (config['mean'], config['std']) == (mean, std)
+    assert timm.data.resolve_data_config(model=model)['input_size'][0] == in_chans
 
 
 def test_distillation_task():
