@@ -233,3 +233,8 @@ def convmlp_m(pretrained=False, progress=True, **kwargs):
 @models.register_model
 def convmlp_l(pretrained=False, progress=True, **kwargs):
     return _create('convmlp_l', pretrained, **{'arch': 'l', **kwargs})
+
+
+# As the authors' YAML files call them.
+models.register_model_deprecations(__name__, {
+    f'{name}_classification': name for name in ('convmlp_s', 'convmlp_m', 'convmlp_l')})
