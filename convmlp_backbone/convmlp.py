@@ -38,7 +38,7 @@ class ConvMLP(Network, BaseModule):
             included; -1: nothing.
         norm_eval (bool): Keep the statistics of all batch norms still in training.
         with_cp (bool): Save memory in training: compute the blocks' activations again in the
-            backward pass. Forward hooks on blocks and inside are called then, too.
+            backward pass. Forward hooks inside the blocks are called then, too.
         init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint=...)`` loads weights, see
             :func:`convmlp_backbone.checkpoints.load_backbone`.
 
