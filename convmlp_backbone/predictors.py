@@ -178,7 +178,8 @@ class FilePredictor(Predictor):
 
 def own_loaders(cfg: Any) -> list[dict]:
     """The steps that load an image, [] where they do no more than read a photo or grey values."""
-    steps = [step for step in cfg.test_dataloader.dataset.pipeline
+    loader = cfg.get('test_dataloader') or {}
+    steps = [step for step in (loader.get('dataset') or {}).get('pipeline') or ()
              if (name := step['type'].rpartition('.')[2]).startswith('Load')
              and 'Annotation' not in name]
     plain = {3: 'color', 1: 'grayscale'}.get(input_channels(cfg) or 3)

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..archs import ABLATIONS, ARCHS, NAMES
 from ..checkpoints import enable_safe_loading, load, load_backbone, load_model, require_fit, unwrap
+from ..checkpoints.reading import plain_meta
 from ..checks.contract import require
 from ..checks.loaders import fit_loaders
 from ..checks.model import check_model
@@ -20,6 +21,8 @@ from ..config import datasets, find_config, read_config, set_data_root
 from ..convmlp import ConvMLP
 from ..cpu import fit_model_to_cpu, fit_to_cpu
 from ..errors import UserError
+from ..hooks import latest_checkpoint
+from ..many_channels import fit_channels
 
 SHAPES = dict(mmdet=(800, 1280), mmseg=(512, 512))  # what costs are usually given for
 
@@ -27,17 +30,21 @@ SHAPES = dict(mmdet=(800, 1280), mmseg=(512, 512))  # what costs are usually giv
 def checked_config(name: str, options: dict | None = None) -> Config:
     """The config that ``name`` stands for, changed by ``options``, with nothing wrong in it."""
     cfg = read_config(name, options)
+    fit_channels(cfg)
     check_model(cfg, fail)
     return cfg
 
 
-def load_config(args: Namespace, splits: Sequence[str], meta: dict | None = None) -> Config:
+def load_config(args: Namespace, splits: Sequence[str], meta: dict | None = None,
+                resume: str | None = None) -> Config:
     """The config that the command line asks for, checked and fitted to this machine.
 
     Args:
         args: ``config`` and the options of ``JOB``.
         splits: The parts of the data set the job will read, such as ``'train'``.
         meta: ``dataset_meta`` of the checkpoint that the job evaluates.
+        resume: The checkpoint that the job goes on from, a folder of some, or ``'auto'``: its
+            classes keep their numbers.
     """
     enable_safe_loading(args.trust)
     cfg = checked_config(args.config, args.cfg_options)
@@ -50,10 +57,19 @@ def load_config(args: Namespace, splits: Sequence[str], meta: dict | None = None
         Path('work_dirs', Path(args.config).stem))
     fit_loaders(cfg)
     if not args.no_check:
-        require(cfg, splits, meta)
+        require(cfg, splits, dataset_meta(resume, cfg.work_dir, args.trust) if resume else meta)
     if get_device() == 'cpu':
         fit_to_cpu(cfg)
     return cfg
+
+
+def dataset_meta(source: str, work_dir: str, trust: bool) -> dict | None:
+    """What the checkpoint to resume tells of its classes; None where it, or one, is not there."""
+    source = work_dir if source == 'auto' else source
+    file = latest_checkpoint(source) if os.path.isdir(source) else source
+    if not file or '://' not in file and not os.path.isfile(file):
+        return None  # which is told where it is resumed
+    return plain_meta(load(file, trust)).get('dataset_meta')
 
 
 def fail(message: str) -> NoReturn:
