@@ -3,7 +3,13 @@ import warnings
 from contextlib import suppress
 
 # amp, checkpoints and hooks tell MMEngine what they are for: --amp, convmlp:// and the hooks.
-from . import amp, checkpoints, hooks, mmcv_ops
+from . import (
+    amp,
+    checkpoints,
+    hooks,
+    many_channels,  # noqa: F401  registers what takes four channels
+    mmcv_ops,
+)
 from .convmlp import ConvMLP
 from .cpu import fit_model_to_cpu, fit_to_cpu, keep_freed_memory
 from .fused import fuse_model

@@ -2,9 +2,9 @@
 import glob
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -25,7 +25,8 @@ class Source(NamedTuple):
     name: str  # relative, with the ending of an image
 
 
-def find(sources: Sequence, recursive: bool = False) -> list[Source]:
+def find(sources: Sequence, recursive: bool = False,
+         endings: Sequence[str] = IMAGES) -> list[Source]:
     """The files that ``sources`` stand for, in their order, each once.
 
     Args:
@@ -33,39 +34,40 @@ def find(sources: Sequence, recursive: bool = False) -> list[Source]:
             such a source a line, relative to the text file; ``'-'``, an image on the standard
             input.
         recursive: Look into the folders of folders.
+        endings: Of the files that are taken in folders and patterns, besides films in patterns.
 
     Raises:
         UserError: A source is not there, or there is no image at all.
     """
     paths: dict[Path, Path] = {}  # to the folder that it was found in
     for source in sources:
-        for path, folder in expand(str(source), recursive):
+        for path, folder in expand(str(source), recursive, tuple(endings)):
             paths.setdefault(path, folder)
     if not paths:
         raise UserError(f'no images in {", ".join(map(str, sources))}; they end in '
-                        f'{" ".join(IMAGES)}')
+                        f'{" ".join(endings)}')
     return list(named(paths))
 
 
-def expand(source: str, recursive: bool) -> Iterator[tuple[Path, Path]]:
+def expand(source: str, recursive: bool, endings: tuple) -> Iterator[tuple[Path, Path]]:
     path = Path(source)
     if source == STDIN:
         yield path, path.parent
     elif path.is_dir():
         for file in sorted(path.rglob('*') if recursive else path.iterdir()):
-            if file.is_file() and (file.suffix.lower() in IMAGES
+            if file.is_file() and (file.name.lower().endswith(endings)
                                    or not file.suffix and is_image(file)):
                 yield file, path
     elif path.suffix.lower() == '.txt' and path.is_file():
         for line in path.read_text(encoding='utf-8', errors='replace').splitlines():
             if line.strip() and not line.startswith('#'):
                 yield from expand(line if line == STDIN else str(path.parent / line.strip()),
-                                  recursive)
+                                  recursive, endings)
     elif path.exists():
         yield path, path.parent
     elif found := sorted(glob.glob(source, recursive=True)):
         for name in found:
-            if Path(name).is_file() and Path(name).suffix.lower() in (*IMAGES, *VIDEOS):
+            if Path(name).is_file() and name.lower().endswith((*endings, *VIDEOS)):
                 yield Path(name), Path(name).parent
     else:
         raise UserError(f'no image or folder {source}')
@@ -93,8 +95,13 @@ def named(paths: dict[Path, Path]) -> Iterator[Source]:
         yield Source(path, str(stem) + (inside.suffix or '.png'))
 
 
-def frames(source: Source) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and RGB images of a file: itself, or the frames of a video.
+def frames(source: Source, read: Callable = read_image,
+           images: bool = True) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and images of a file: itself, or the frames of a video.
+
+    Args:
+        read: A path, an open file or a PIL image to what the network is fed; default: RGB.
+        images (bool): Files are images, not arrays or what else a config's own step loads.
 
     Raises:
         ValueError: It cannot be read; the message says why.
@@ -102,19 +109,27 @@ def frames(source: Source) -> Iterator[tuple[str, np.ndarray]]:
     if source.path.suffix.lower() in VIDEOS:
         stem = Path(source.name).with_suffix('')
         for i, frame in enumerate(video(source.path)):
-            yield f'{stem}/{i:06}.jpg', frame
+            yield f'{stem}/{i:06}.jpg', loaded(read, Image.fromarray(frame))
         return
     if str(source.path) == STDIN:
         content = io.BytesIO(sys.stdin.buffer.read())
         try:
-            yield source.name, read_image(content)
+            yield source.name, read(content)
         except Exception as error:  # it can be anything
             raise ValueError(f'is no image ({type(error).__name__})') from None
         return
     errors = [text for severity, text in image_problems(source.path) if severity == 'error']
-    if errors:
+    if errors and images:
         raise ValueError(errors[0])
-    yield source.name, read_image(source.path)
+    yield source.name, loaded(read, source.path)
+
+
+def loaded(read: Callable, what: Any) -> np.ndarray:
+    try:
+        return read(what)
+    except Exception as error:  # a step of one's own can raise anything
+        raise ValueError(str(error) if isinstance(error, UserError) else
+                         f'cannot be read ({type(error).__name__}: {error})') from error
 
 
 def video(path: Path) -> Iterator[np.ndarray]:

@@ -11,12 +11,16 @@ from mmcv.transforms import Compose
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 from .checkpoints import load_model
-from .checks.contract import numbering
+from .checks.contract import numbering, require_names
+from .checks.loaders import input_channels, model_classes
 from .checks.names import full_palette
 from .deploy.evaluation import as_sample, load
 from .deploy.files import ENDINGS
+from .deploy.models import swapped
 from .errors import UserError
 from .fused import fuse_model
+from .pictures import pixels_of
+from .runtime import read_image
 
 # Data sample and visualizer of each toolbox.
 CLASSES = dict(mmdet=('DetDataSample', 'DetLocalVisualizer'),
@@ -32,7 +36,13 @@ def is_exported(name: str | Path) -> bool:
 
 
 class Predictor:
-    """What both have: class names, and pictures of what was predicted."""
+    """What both have: class names, and pictures of what was predicted.
+
+    Attributes:
+        own_files (bool): Files are loaded by the config's own steps, and need not be images.
+    """
+
+    own_files = False
 
     def __init__(self, scope: str, meta: dict):
         self.scope, self.meta, self.classes = scope, meta, meta['classes']
@@ -46,12 +56,22 @@ class Predictor:
             self.visualizer = kind()
         self.visualizer.dataset_meta = meta
 
+    def read(self, source: Any) -> np.ndarray:
+        """A file, an open one or a PIL image as the network is fed: RGB (height, width, 3)."""
+        return read_image(source)
+
     def __call__(self, images: Sequence[np.ndarray]) -> list:
-        """A data sample for every RGB image (height, width, 3)."""
+        """A data sample for each of what :meth:`read` gives."""
         raise NotImplementedError
 
+    def shown(self, image: np.ndarray) -> np.ndarray:
+        """What :meth:`read` gives as an RGB picture."""
+        return image if image.dtype == np.uint8 and image.shape[2:] == (3, ) else pixels_of(
+            np.atleast_3d(image).transpose(2, 0, 1), bgr=False)
+
     def picture(self, image: np.ndarray, sample: Any, score_thr: float) -> np.ndarray:
-        """An RGB image with the prediction drawn in."""
+        """An RGB picture of an image with the prediction drawn in."""
+        image = np.ascontiguousarray(self.shown(image))
         if self.scope == 'mmpretrain':
             return self.visualizer.visualize_cls(
                 image, sample, classes=self.classes, draw_gt=False)
@@ -71,30 +91,53 @@ class CheckpointPredictor(Predictor):
         cfg: The config, checked and fitted to the device.
         source: See :func:`convmlp_backbone.checkpoints.fetch`.
         fuse: Fold what folds.
+        check: Raise where the names are not as many as the classes.
     """
 
     def __init__(self, cfg: Any, source: str | Path, device: str, trust: bool = False,
-                 fuse: bool = False):
+                 fuse: bool = False, check: bool = True):
         scope = cfg.get('default_scope', 'mmdet')
         init_default_scope(scope)
         cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
         self.model = MODELS.build(cfg.model).to(device).eval()
         known = known_classes(cfg, self.model)
         told = load_model(self.model, source, trust).get('dataset_meta') or {}
-        super().__init__(scope, in_order(cfg, {**known, **told}, told))
-        meta = self.meta
+        meta = in_order(cfg, {**known, **told}, told)
+        if check:
+            require_names(cfg, meta['classes'])
+        meta['classes'] += tuple(map(str, range(len(meta['classes']),
+                                                model_classes(cfg.model) or 0)))
+        super().__init__(scope, meta)
         self.model.dataset_meta = meta
         if fuse:
             fuse_model(self.model)
+        self.channels, loaders = input_channels(cfg) or 3, own_loaders(cfg)
+        self.loaders, self.own_files = Compose(loaders), bool(loaders)
         self.pipeline = Compose([step for step in cfg.test_dataloader.dataset.pipeline
                                  if not step['type'].rpartition('.')[2].startswith('Load')])
+
+    def read(self, source):
+        """As :meth:`Predictor.read`; what the config's own steps load, in their own order of
+        channels and of their own type."""
+        if not self.own_files:
+            return read_image(source, self.channels)
+        if not isinstance(source, (str, Path)):
+            raise UserError('only files can be loaded by the steps of the config')
+        image = np.atleast_3d(self.loaders(dict(img_path=str(source)))['img'])
+        if image.shape[2] != self.channels:
+            raise UserError(f'has {image.shape[2]} channels, the network takes {self.channels}')
+        return image
+
+    def shown(self, image):
+        return super().shown(image[..., swapped(self.channels)] if self.own_files else image)
 
     def __call__(self, images):
         packed = []
         for image in images:
             shape = image.shape[:2]
             packed.append(self.pipeline(dict(
-                img=np.ascontiguousarray(image[..., ::-1]), img_shape=shape, ori_shape=shape,
+                img=np.ascontiguousarray(image if self.own_files else image[
+                    ..., swapped(self.channels)]), img_shape=shape, ori_shape=shape,
                 img_id=0, img_path='', sample_idx=0)))
         samples = []
         if self.scope == 'mmdet':  # which pads a batch to its largest image
@@ -118,15 +161,30 @@ class FilePredictor(Predictor):
             raise UserError(f'{file} is a {facts["task"]}, which predicts nothing to draw')
         if facts['input'] != 'rgb':
             raise UserError(f'{file} takes normalised floats: export it without --normalised')
+        self.channels = facts.get('in_channels', 3)
         meta = {key: facts[key] for key in ('classes', 'palette') if facts[key]}
         meta.setdefault('classes', [])
         super().__init__(SCOPES[facts['task']], dict(
             meta, palette=full_palette(meta.get('palette'), len(meta['classes']))))
 
+    def read(self, source):
+        return read_image(source, self.channels)
+
     def __call__(self, images):
         return [as_sample(result, self.sample(metainfo=dict(ori_shape=image.shape[:2])),
                           self.runtime.facts['task'])
                 for image, result in zip(images, self.runtime.predict(images), strict=True)]
+
+
+def own_loaders(cfg: Any) -> list[dict]:
+    """The steps that load an image, [] where they do no more than read a photo or grey values."""
+    loader = cfg.get('test_dataloader') or {}
+    steps = [step for step in (loader.get('dataset') or {}).get('pipeline') or ()
+             if (name := step['type'].rpartition('.')[2]).startswith('Load')
+             and 'Annotation' not in name]
+    plain = {3: 'color', 1: 'grayscale'}.get(input_channels(cfg) or 3)
+    return [] if all(step['type'].endswith('LoadImageFromFile') and
+                     step.get('color_type', 'color') == plain for step in steps) else steps
 
 
 def in_order(cfg: Any, known: dict, told: dict) -> dict:

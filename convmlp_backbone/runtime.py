@@ -62,7 +62,8 @@ class Runtime:
         """Predict on one image.
 
         Args:
-            image: Path, open file, PIL image, or RGB array (height, width, 3) of type uint8.
+            image: Path, open file, PIL image, or RGB array (height, width, 3) of type uint8; for a
+                model of other channels an array of these.
 
         Returns:
             Of a detector :class:`Detections`; of a segmentor the class of every pixel (height,
@@ -72,7 +73,8 @@ class Runtime:
 
     def predict(self, images: Sequence) -> list:
         """As for one image; those that the model sees in the same size are computed together."""
-        originals = [read_image(image) for image in images]
+        channels = self.facts.get('in_channels', 3)
+        originals = [read_image(image, channels) for image in images]
         inputs = [prepare(image, self.facts['resize']) for image in originals]
         groups: dict = {}
         for i, array in enumerate(inputs):
@@ -95,9 +97,12 @@ class Runtime:
             size: For a segmentor, height and width of its map; default: those of the images.
         """
         if self.facts['input'] == 'rgb':
-            if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
-                raise ExportedFileError(f'{self.file} takes RGB images (N, height, width, 3) of '
-                                        f'type uint8, not {images.shape} of type {images.dtype}')
+            channels = self.facts.get('in_channels', 3)
+            if images.ndim != 4 or images.shape[3] != channels or images.dtype != np.uint8:
+                kind = {1: 'grey', 3: 'RGB', 4: 'RGBA'}.get(channels, 'such')
+                raise ExportedFileError(
+                    f'{self.file} takes {kind} images (N, height, width, {channels}) of type '
+                    f'uint8, not {images.shape} of type {images.dtype}')
             batch, *given = images.shape[:3]
         else:
             batch, *given = images.shape[0], *images.shape[2:]
@@ -160,15 +165,20 @@ def stretch(low, high, start, end, cells) -> np.ndarray:
 
 # Images
 
-def read_image(source) -> np.ndarray:
-    """RGB (height, width, 3), uint8, turned as its EXIF data say."""
+def read_image(source, channels: int = 3) -> np.ndarray:
+    """RGB (height, width, 3), uint8, turned as its EXIF data say; of one channel grey values, of
+    four RGBA."""
     if isinstance(source, np.ndarray):
         return source
+    if channels not in (1, 3, 4):
+        raise ExportedFileError(f'{source}: of {channels} channels only arrays (height, width, '
+                                f'{channels}) are taken')
     image = source if isinstance(source, Image.Image) else Image.open(source)
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith('I;16') or image.mode == 'I':
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return np.asarray(image.convert('RGB'))
+    pixels = np.asarray(image.convert({1: 'L', 4: 'RGBA'}.get(channels, 'RGB')))
+    return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def prepare(image: np.ndarray, steps: list[dict]) -> np.ndarray:
@@ -209,13 +219,15 @@ def resize(image: np.ndarray, height: int, width: int, interpolation: str) -> np
         return image
     library, _, kind = interpolation.partition('-')
     if library == 'pillow':
-        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling[
-            kind.upper()]))
+        picture = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
+        return np.asarray(picture.resize((width, height), Image.Resampling[
+            kind.upper()])).reshape(height, width, -1)
     try:
         import cv2
     except ImportError:
         return resize_bilinear(image, height, width)
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR
+                      ).reshape(height, width, -1)  # which drops an only channel
 
 
 def resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -250,10 +250,7 @@ class Contract:
     def check_heads(self) -> None:
         """The heads' numbers of classes, and what evaluators ask of the heads."""
         number = len(self.names) if self.names else None
-        for path, head in walk(self.cfg.get('model') or {}, 'model'):
-            classes = head.get('num_classes')
-            if path.endswith('data_preprocessor') or not isinstance(classes, int):
-                continue
+        for path, head, classes in heads(self.cfg):
             if number is not None and classes != number:
                 self.problems.append(error(
                     f'{path}.num_classes', f'is {classes}, the data set has {number} classes, '
@@ -350,6 +347,14 @@ def batch_of(cfg, split: str) -> int:
     return loader.get('batch_size', 1) if loader.get('drop_last') else 1
 
 
+def heads(cfg) -> Iterator[tuple[str, dict, int]]:
+    """Path, config and number of classes of every head that tells it."""
+    for path, head in walk(cfg.get('model') or {}, 'model'):
+        classes = head.get('num_classes')
+        if not path.endswith('data_preprocessor') and isinstance(classes, int):
+            yield path, head, classes
+
+
 def head_classes(cfg) -> int | None:
     """The number of classes of a classifier's head."""
     head = (cfg.get('model') or {}).get('head') or {}
@@ -360,6 +365,24 @@ def check(cfg, splits: Sequence[str], meta: dict | None = None, folder: str | Pa
           most: int = 3) -> list[Problem]:
     """The fast part of the checks; see :class:`Contract`, whose arguments these are."""
     return Contract(cfg, splits, meta, folder, most).run()
+
+
+def require_names(cfg, names: Sequence[str]) -> None:
+    """Check the names that predictions will get, the checkpoint's or the config's.
+
+    Raises:
+        UserError: There are more or fewer than the heads have classes, or the config writes them
+            in a way that no toolbox reads.
+    """
+    loader = cfg.get('test_dataloader') or {}
+    for path, leaf in leaves(loader.get('dataset'), 'test_dataloader.dataset'):
+        for problem in metainfo_problems(leaf, path):
+            raise UserError(str(problem))
+    for path, _, number in heads(cfg):
+        if number != len(names):
+            raise UserError(f'{path}.num_classes: is {number}, and there are names of {len(names)} '
+                            f'classes, {first_of(names)}: write test_dataloader.dataset.metainfo='
+                            f'dict(classes=(...)) with {number} names, or --no-check')
 
 
 def require(cfg, splits: Sequence[str], meta: dict | None = None) -> None:

@@ -25,6 +25,7 @@ from ..deploy.files import ENDINGS, trace, unfinished
 from ..deploy.models import exportable
 from ..errors import UserError
 from ..inputs import find, frames
+from ..predictors import own_loaders
 from . import options
 from .models import build_from_config, build_model, check_checkpoint, checked_config
 
@@ -62,7 +63,8 @@ def photos(args, cfg):
     prefix = dataset.get('data_prefix') or ''
     folder = Path(args.data_root or dataset.get('data_root') or '', next(
         iter(prefix.values())) if isinstance(prefix, dict) else prefix)
-    if args.images or dataset.get('data_root') and folder.is_dir():
+    own = bool(cfg) and own_loaders(cfg)
+    if args.images or dataset.get('data_root') and folder.is_dir() and not own:
         found = find(args.images or [folder], recursive=True)
         chosen = [found[i * len(found) // 4] for i in range(4)] if len(found) > 4 else found
         return [image for source in chosen for _, image in frames(source)][:4], 'photos'

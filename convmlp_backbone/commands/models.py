@@ -28,6 +28,8 @@ from ..config import datasets, find_config, read_config, set_data_root
 from ..convmlp import ConvMLP
 from ..cpu import fit_model_to_cpu, fit_to_cpu
 from ..errors import UserError
+from ..hooks import latest_checkpoint
+from ..many_channels import fit_channels
 
 SHAPES = dict(mmdet=(800, 1280), mmseg=(512, 512))  # what costs are usually given for
 
@@ -35,6 +37,7 @@ SHAPES = dict(mmdet=(800, 1280), mmseg=(512, 512))  # what costs are usually giv
 def checked_config(name: str, options: dict | None = None) -> Config:
     """The config that ``name`` stands for, changed by ``options``, with nothing wrong in it."""
     cfg = read_config(name, options)
+    fit_channels(cfg)
     check_model(cfg, fail)
     return cfg
 
@@ -46,7 +49,8 @@ def load_config(args: Namespace, splits: Sequence[str],
     Args:
         args: ``config`` and the options of ``JOB``.
         splits: The parts of the data set the job will read, such as ``'train'``.
-        checkpoint: The file that the job evaluates, whose numbers of classes hold.
+        checkpoint: What the job evaluates or goes on from, a file, a folder of some or ``'auto'``:
+            its classes keep their numbers.
     """
     enable_safe_loading(args.trust)
     cfg = checked_config(args.config, args.cfg_options)
@@ -59,11 +63,20 @@ def load_config(args: Namespace, splits: Sequence[str],
         Path('work_dirs', Path(args.config).stem))
     fit_loaders(cfg)
     if not args.no_check:
-        learned = plain_meta(load(checkpoint, args.trust)) if checkpoint else {}
-        require(cfg, splits, learned.get('dataset_meta'))
+        require(cfg, splits,
+                dataset_meta(checkpoint, cfg.work_dir, args.trust) if checkpoint else None)
     if get_device() == 'cpu':
         fit_to_cpu(cfg)
     return cfg
+
+
+def dataset_meta(source: str, work_dir: str, trust: bool) -> dict | None:
+    """What the checkpoint tells of its classes; None where it, or one, is not there."""
+    source = work_dir if source == 'auto' else source
+    file = latest_checkpoint(source) if os.path.isdir(source) else source
+    if not file or '://' not in file and not os.path.isfile(file):
+        return None  # which is told where it is read
+    return plain_meta(load(file, trust)).get('dataset_meta')
 
 
 def fail(message: str) -> NoReturn:

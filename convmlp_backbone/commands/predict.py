@@ -25,9 +25,9 @@ from ..checks.problem import first_of
 from ..cpu import fit_model_to_cpu, keep_freed_memory
 from ..errors import UserError
 from ..files import whole_file
-from ..inputs import find, frames
+from ..inputs import IMAGES, find, frames
 from ..pictures import picture_name
-from ..predictors import CheckpointPredictor, FilePredictor, is_exported
+from ..predictors import CheckpointPredictor, FilePredictor, is_exported, own_loaders
 from . import options
 from .models import building, checked_config
 
@@ -70,7 +70,8 @@ def add_arguments(parser):
     parser.add_argument('--recursive', action='store_true', help='folders in folders, too')
     parser.add_argument('--batch', type=int, default=1, metavar='N',
                         help='images that are computed together (default 1)')
-    options.add(parser, '--device', '--cfg-options', '--fuse', '--precision', '--trust')
+    options.add(parser, '--device', '--cfg-options', '--fuse', '--precision', '--trust',
+                '--no-check')
 
 
 def load(args):
@@ -83,22 +84,26 @@ def load(args):
         return FilePredictor(args.config, precision=args.precision or 'f32'), sources
     if args.precision:
         raise UserError(f'--precision {args.precision}: only for exported files')
-    sources = find(args.images, args.recursive)
     cfg = checked_config(args.config, args.cfg_options)
+    endings = IMAGES
+    if own_loaders(cfg):
+        endings += ('.npy', cfg.test_dataloader.dataset.get('img_suffix', '.npy'))
+    sources = find(args.images, args.recursive, endings)
     device = args.device or get_device()
     if device == 'cpu':
         keep_freed_memory()
         fit_model_to_cpu(cfg.model)
     with building(cfg.filename):
-        return CheckpointPredictor(cfg, args.checkpoint, device, args.trust, args.fuse), sources
+        return CheckpointPredictor(cfg, args.checkpoint, device, args.trust, args.fuse,
+                                   not args.no_check), sources
 
 
-def batches(sources, size, unreadable):
+def batches(predictor, sources, size, unreadable):
     """Lists of (name, file, image), as many as ``size``; what cannot be read is noted."""
     batch = []
     for source in track(sources, 'Predicting'):
         try:
-            for name, image in frames(source):
+            for name, image in frames(source, predictor.read, not predictor.own_files):
                 batch.append((name, source.path, image))
                 if len(batch) == size:
                     yield batch
@@ -119,7 +124,7 @@ def run(args):
         image_ids, category_ids = read_ids(
             args.ann_file, predictor.classes, [source.path for source in sources])
     out_dir, results, left_out, undrawn, number = Path(args.out_dir), [], [], [], 0
-    for batch in batches(sources, args.batch, left_out):
+    for batch in batches(predictor, sources, args.batch, left_out):
         if args.ann_file:
             left_out += [f'{name} has no id in {args.ann_file}' for name, file, _ in batch
                          if file not in image_ids]

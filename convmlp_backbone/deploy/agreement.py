@@ -9,6 +9,7 @@ import torch
 
 from ..errors import UserError
 from ..runtime import Detections, Runtime, prepare, resize
+from .models import swapped
 
 SIZES = ((64, 64), (97, 161), (160, 128), (256, 192))  # and the images' own
 BATCHES = (1, 2, 5)
@@ -58,12 +59,15 @@ def agreement(model, runtime: Runtime, photos: Sequence[np.ndarray],
     Args:
         model: The toolbox's model, not fused, or a backbone.
         runtime: The file.
-        photos: RGB images; a dark one of noise, in which there is nothing, is added.
+        photos: RGB images, of which models of other channels get the first, or repeated ones; a
+            dark one of noise, in which there is nothing, is added.
         sizes: Heights and widths besides those that the model was evaluated with.
 
     Raises:
         UserError: They differ by more than :data:`BOXES`, :data:`SCORES`, ...
     """
+    channels = np.arange(len(runtime.facts['mean'])) % 3
+    photos = [np.ascontiguousarray(photo[..., channels]) for photo in photos]
     nothing = np.random.default_rng(0).integers(0, 16, photos[0].shape, dtype=np.uint8)
     own = prepare(photos[0], runtime.facts['resize']).shape[:2]
     for height, width in (*sizes, own):
@@ -86,7 +90,7 @@ def agreement(model, runtime: Runtime, photos: Sequence[np.ndarray],
 
 
 def compare(model, runtime: Runtime, images: np.ndarray) -> Row:
-    """One comparison, of images (N, height, width, 3)."""
+    """One comparison, of images (N, height, width, C)."""
     batch, height, width = images.shape[:3]
     size = height + 7, width + 5  # of a segmentor's map, as if images had been resized
     outputs = runtime.run(given(runtime.facts, images), size)
@@ -116,9 +120,9 @@ def given(facts: dict, images: np.ndarray) -> np.ndarray:
 
 
 def normalise(images: np.ndarray, facts: dict) -> np.ndarray:
-    """RGB images (N, height, width, 3) as floats (N, 3, height, width)."""
+    """RGB images (N, height, width, C) as floats (N, C, height, width)."""
     if facts['channels'] == 'bgr':
-        images = images[..., ::-1]
+        images = images[..., swapped(images.shape[-1])]
     mean, std = (np.float32(facts[key]) for key in ('mean', 'std'))
     return np.ascontiguousarray(((images - mean) / std).transpose(0, 3, 1, 2))
 
@@ -135,7 +139,8 @@ def predict(model, images: np.ndarray, size, facts: dict) -> list:
         from mmpretrain.structures import DataSample as Sample
     else:
         from mmdet.structures import DetDataSample as Sample
-    bgr = [torch.from_numpy(image[..., ::-1].transpose(2, 0, 1).copy()) for image in images]
+    bgr = [torch.from_numpy(image[..., swapped(image.shape[-1])].transpose(2, 0, 1).copy())
+           for image in images]
     meta = dict(img_shape=images.shape[1:3], ori_shape=size, scale_factor=(1., 1.))
     data = model.data_preprocessor(dict(
         inputs=bgr, data_samples=[Sample(metainfo=meta) for _ in bgr]), False)

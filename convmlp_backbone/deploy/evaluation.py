@@ -8,6 +8,7 @@ from mmengine.structures import InstanceData, PixelData
 from ..errors import UserError
 from ..runtime import ExportedFileError, Runtime
 from .agreement import given
+from .models import swapped
 
 
 def load(file, **options) -> Runtime:
@@ -32,8 +33,8 @@ class ExportedModel(BaseModel):
         self.runtime = load(file, **options)
 
     def test_step(self, data):
-        """Data of a toolbox's loader: images BGR (3, height, width) of type uint8."""
-        return [self.fill(sample, image.numpy()[::-1].transpose(1, 2, 0))
+        """Data of a toolbox's loader: images BGR (C, height, width) of type uint8."""
+        return [self.fill(sample, image.numpy()[swapped(len(image))].transpose(1, 2, 0))
                 for image, sample in zip(data['inputs'], data['data_samples'], strict=True)]
 
     val_step = test_step

@@ -33,8 +33,11 @@ def facts_of(cfg, module: Exportable, dataset_meta: dict | None = None) -> dict:
         parameters=sum(p.numel() for p in module.parameters()),
         input='normalised' if module.normalised else 'rgb',
         mean=module.mean, std=module.std, channels='rgb' if module.rgb else 'bgr',
-        stride=max(module.divisor, *backbone.out_strides), resize=resize_steps(cfg),
+        stride=max(module.divisor, *backbone.out_strides),
+        resize=resize_steps(cfg, module.normalised),
         classes=plain(meta.get('classes')), palette=plain(meta.get('palette')))
+    if module.channels != 3:
+        facts['in_channels'] = module.channels
     if module.task == 'instances':
         facts['mask_threshold'] = module.cfg['rcnn']['mask_thr_binary']
     return facts
@@ -61,13 +64,20 @@ def dataset_metainfo(cfg) -> dict:
                       if not isinstance(v, str)}}
 
 
-def resize_steps(cfg) -> list[dict]:
-    """The steps of the test pipeline that change an image's size, as the runtime does them."""
+def resize_steps(cfg, normalised: bool = False) -> list[dict]:
+    """The steps of the test pipeline that change an image's size, as the runtime does them.
+
+    Args:
+        normalised (bool): Images are loaded outside, by whatever step.
+    """
     steps = []
     for step in test_dataset(cfg).get('pipeline') or []:
         kind = step['type'].rpartition('.')[2]
-        if kind in IGNORED or kind.startswith('Pack'):
+        if kind in IGNORED or kind.startswith(('Pack', *['Load'] * normalised)):
             continue
+        if kind.startswith('Load'):
+            raise UserError(f'the test pipeline has {kind}, which an exported file cannot carry: '
+                            'load the images yourself, --normalised')
         if kind not in STEPS:
             raise UserError(f'the test pipeline has {kind}, which an exported file cannot carry; '
                             f'what it can: {", ".join(STEPS)}')

@@ -42,10 +42,12 @@ def size_without_branch():
 def trace(module: Exportable) -> torch.export.ExportedProgram:
     """``module`` as a program for any batch, height and width."""
     # On the coarsest level, of stride 128, still more than one cell: one would be a special case.
-    shape = (2, 3, 200, 330) if module.normalised else (2, 200, 330, 3)
+    channels = module.channels
+    shape = (2, channels, 200, 330) if module.normalised else (2, 200, 330, channels)
     images = torch.zeros(shape, dtype=torch.float32 if module.normalised else torch.uint8)
     any_number = torch.export.Dim.DYNAMIC
-    dynamic: tuple = ({i: any_number for i, n in enumerate(shape) if n != 3},)
+    dynamic: tuple = ({
+        i: any_number for i in range(4) if i != (1 if module.normalised else 3)},)
     inputs = (images,)
     if module.task == 'segmentation':
         inputs, dynamic = (images, torch.tensor([210, 340])), (*dynamic, {})

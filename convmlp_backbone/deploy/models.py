@@ -11,7 +11,8 @@ class Exportable(nn.Module):
     """A whole model: images to the tensors named in ``outputs``.
 
     Images are (N, height, width, 3), RGB, of type uint8 and of any size; or, if ``normalised``,
-    (N, 3, height, width) floats as the model's data preprocessor makes them, but not padded.
+    (N, 3, height, width) floats as the model's data preprocessor makes them, but not padded. A
+    model of other channels takes as many: grey values, RGBA, or what its pipeline loads.
 
     Args:
         model: A model of a toolbox, in evaluation mode.
@@ -25,8 +26,11 @@ class Exportable(nn.Module):
     def __init__(self, model: nn.Module, preprocessor: dict, normalised: bool = False):
         super().__init__()
         self.normalised = normalised
-        self.mean = list(preprocessor.get('mean') or [0.] * 3)
-        self.std = list(preprocessor.get('std') or [1.] * 3)
+        self.channels = getattr(model, 'backbone', model).in_channels
+        self.mean = list(preprocessor.get('mean') or [0.])
+        self.std = list(preprocessor.get('std') or [1.])
+        if len(self.mean) == len(self.std) == 1:
+            self.mean, self.std = self.mean * self.channels, self.std * self.channels
         self.rgb = any(preprocessor.get(key) for key in ('bgr_to_rgb', 'rgb_to_bgr', 'to_rgb'))
         self.divisor = preprocessor.get('pad_size_divisor', 1)
         self.padding = preprocessor.get('pad_value', 0)
@@ -36,7 +40,7 @@ class Exportable(nn.Module):
         if not self.normalised:
             images = images.permute(0, 3, 1, 2).float()
             if not self.rgb:
-                images = images.flip(1)
+                images = images[:, swapped(self.channels)]
             images = (images - images.new_tensor(self.mean).view(-1, 1, 1)
                       ) / images.new_tensor(self.std).view(-1, 1, 1)
         height, width = images.shape[2:]
@@ -46,6 +50,11 @@ class Exportable(nn.Module):
     def size(self, images: Tensor) -> tuple:
         """Height and width, without padding."""
         return images.shape[2:] if self.normalised else images.shape[1:3]
+
+
+def swapped(channels: int) -> list[int]:
+    """The channels of RGB or RGBA as those of BGR or BGRA, and back; of others, as they are."""
+    return [2, 1, 0, 3][:channels] if channels in (3, 4) else list(range(channels))
 
 
 class Backbone(Exportable):

@@ -13,6 +13,7 @@ from convmlp_backbone.checks.contract import check, numbering
 from convmlp_backbone.checks.datasets import scope_of
 from convmlp_backbone.checks.loaders import unwrap
 from convmlp_backbone.checks.selftest import self_test
+from convmlp_backbone.checks.whole import Whole
 from convmlp_backbone.config import set_data_root
 
 DET, MASK, SEG = (ROOT / f'configs/{name}.py' for name in (
@@ -291,3 +292,99 @@ def test_six_channels(data):
     assert pixels_of(np.zeros((6, 4, 5), np.float32)).shape == (4, 5, 3)
     for channels in (1, 2, 3, 4):
         assert pixels_of(np.ones((channels, 4, 5), np.uint8)).shape == (4, 5, 3)
+
+
+def test_a_resumed_training_keeps_the_numbering(data, tmp_path):
+    """Also where the file has been written anew since, with its categories in another order."""
+    cfg = shapes.config(DET, data)
+    meta = dict(classes=('disc', 'square'), category_ids=[2, 1])
+    assert not [p for p in run(cfg, tmp_path, SPLITS, meta) if p.severity == 'error']
+    for split in SPLITS:
+        scores, _, labels, classes = truth(cfg, split) if split == 'val' else (
+            {}, 0, *learned(cfg))
+        assert labels == list(classes) == ['disc', 'square']
+    assert scores['coco/bbox_mAP'] == 1
+
+
+def learned(cfg):
+    """The names that the labels have in the training set, by its file and by its metainfo."""
+    with scope_of(cfg):
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    names = {c['id']: c['name'] for c in json.loads(open(dataset.ann_file).read())['categories']}
+    labels = {label: names[number] for number, label in dataset.cat2label.items()}
+    return [labels[i] for i in sorted(labels)], dataset.metainfo['classes']
+
+
+def test_the_checkpoint_to_resume_is_asked(tmp_path):
+    import torch
+
+    from convmlp_backbone.commands.models import dataset_meta
+    meta = dict(classes=('disc', 'square'), category_ids=[2, 1])
+    torch.save(dict(state_dict={}, message_hub={}, meta=dict(iter=1, dataset_meta=meta)),
+               tmp_path / 'iter_1.pth')
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_1.pth'))
+    for source in ('auto', str(tmp_path), str(tmp_path / 'iter_1.pth')):
+        assert dataset_meta(source, str(tmp_path), False)['category_ids'] == [2, 1]
+    assert dataset_meta('auto', str(tmp_path / 'none'), False) is None
+
+
+def test_names_of_predictions():
+    from convmlp_backbone.checks.contract import require_names
+    from convmlp_backbone.errors import UserError
+    cfg = Config.fromfile(DET)
+    require_names(cfg, ['coin'])
+    with pytest.raises(UserError, match='is 1, and there are names of 2 classes, a, b'):
+        require_names(cfg, ['a', 'b'])
+    cfg.test_dataloader.dataset.metainfo = dict(classes='coin')
+    with pytest.raises(UserError, match=r"write classes=\('coin', \)"):
+        require_names(cfg, ['coin'])
+
+
+def test_the_config_of_the_page_about_own_masks(data, tmp_path, monkeypatch):
+    page = (ROOT / 'docs/own_masks.md').read_text()
+    (code, ) = [part for part in page.split('```') if part.startswith('python\n_base_')]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'configs').symlink_to(ROOT / 'configs')
+    (tmp_path / 'my_shapes.py').write_text(code.removeprefix('python\n'))
+    for path in [*data.glob('train/*.png'), *data.glob('val/*.png')]:
+        with Image.open(path) as image:
+            image.save(path.with_suffix('.jpg'))
+        path.unlink()
+    cfg = Config.fromfile('my_shapes.py')
+    assert cfg.data_root == 'data/shapes'
+    set_data_root(cfg, str(data))
+    assert run(cfg, tmp_path) == []
+
+
+def test_voc(tmp_path):
+    """MMDetection's VOCDataset, which names its own classes; one of them suffices."""
+    root = tmp_path / 'VOC2007'
+    for folder in ('JPEGImages', 'Annotations', 'ImageSets/Main'):
+        (root / folder).mkdir(parents=True)
+    for i in range(4):
+        Image.new('RGB', (96, 80), (40 * i, 90, 120)).save(root / f'JPEGImages/{i}.jpg')
+        (root / f'Annotations/{i}.xml').write_text(
+            f'<annotation><filename>{i}.jpg</filename><size><width>96</width><height>80</height>'
+            '<depth>3</depth></size><object><name>dog</name><difficult>0</difficult><bndbox>'
+            f'<xmin>{10 + i}</xmin><ymin>5</ymin><xmax>70</xmax><ymax>60</ymax></bndbox></object>'
+            '</annotation>')
+    (root / 'ImageSets/Main/train.txt').write_text('0\n1\n')
+    (root / 'ImageSets/Main/val.txt').write_text('2\n3\n')
+    cfg = shapes.config(DET, tmp_path, {'model.bbox_head.num_classes': 20})
+    for split in ('train', 'val'):
+        loader = cfg[f'{split}_dataloader']
+        loader.batch_size, loader.dataset = 1, dict(
+            type='VOCDataset', data_root=str(tmp_path), data_prefix=dict(sub_data_root='VOC2007/'),
+            ann_file=f'VOC2007/ImageSets/Main/{split}.txt', test_mode=split == 'val',
+            pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True),
+                      dict(type='PackDetInputs')])
+    cfg.val_evaluator = dict(type='VOCMetric', metric='mAP', eval_mode='11points')
+    assert [p for p in run(cfg, tmp_path) if p.severity == 'error'] == []
+    lines = []
+    problems = Whole(cfg, tmp_path, 1, lambda items, *_: items, lines.append).run()
+    assert [p for p in problems if p.severity == 'error'] == []
+    assert 'train: objects: dog 2; 19 classes have none' in lines
+    assert any(line.startswith('val: the truth as prediction scores') and 'mAP 1' in line
+               for line in lines)
+    cfg.model.bbox_head.num_classes = 2
+    assert any('20 classes' in p.text or 'class index' in p.text for p in run(cfg, tmp_path))

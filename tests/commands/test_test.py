@@ -33,5 +33,8 @@ test_dataloader = dict(num_workers=0, persistent_workers=False)''')
                                  '--show-dir', 'drawn', '--out', 'x.pkl', '--fuse'))
     assert found['accuracy/top1'] == 50
     assert len(list((tmp_path / 'drawn').rglob('*.png'))) == 4  # two of each name, in their folders
+    assert 'expected a name that ends in .pkl' in call_tool(
+        'test', 'two.py', 'x.pth', '--data-root', 'photos', '--out', 'x.json')
+    assert not (tmp_path / 'x.json').exists()
     samples = pickle.loads((tmp_path / 'x.pkl').read_bytes())
     assert [int(sample['pred_label']) for sample in samples] == [1] * 4
