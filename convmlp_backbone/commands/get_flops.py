@@ -144,6 +144,6 @@ def run(args):
         csv.writer(sys.stdout, lineterminator='\n').writerows([header, *rows])
         return
     if args.json:
-        return dict(input=[3, *shape], rows=[dict(zip(header, row, strict=True)) for row in rows])
+        return dict(input=list(shape), rows=[dict(zip(header, row, strict=True)) for row in rows])
     print('\n'.join(format_table(header, rows, args.markdown)))
     print(f'\nInput {"x".join(map(str, shape))}. {NOT_COUNTED}')

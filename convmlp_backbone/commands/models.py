@@ -12,7 +12,15 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from ..archs import ABLATIONS, ARCHS, NAMES
-from ..checkpoints import enable_safe_loading, load, load_backbone, load_model, require_fit, unwrap
+from ..checkpoints import (
+    enable_safe_loading,
+    load,
+    load_backbone,
+    load_model,
+    plain_meta,
+    require_fit,
+    unwrap,
+)
 from ..checks.contract import require
 from ..checks.loaders import fit_loaders
 from ..checks.model import check_model
@@ -31,13 +39,14 @@ def checked_config(name: str, options: dict | None = None) -> Config:
     return cfg
 
 
-def load_config(args: Namespace, splits: Sequence[str], meta: dict | None = None) -> Config:
+def load_config(args: Namespace, splits: Sequence[str],
+                checkpoint: str | None = None) -> Config:
     """The config that the command line asks for, checked and fitted to this machine.
 
     Args:
         args: ``config`` and the options of ``JOB``.
         splits: The parts of the data set the job will read, such as ``'train'``.
-        meta: ``dataset_meta`` of the checkpoint that the job evaluates.
+        checkpoint: The file that the job evaluates, whose numbers of classes hold.
     """
     enable_safe_loading(args.trust)
     cfg = checked_config(args.config, args.cfg_options)
@@ -50,7 +59,8 @@ def load_config(args: Namespace, splits: Sequence[str], meta: dict | None = None
         Path('work_dirs', Path(args.config).stem))
     fit_loaders(cfg)
     if not args.no_check:
-        require(cfg, splits, meta)
+        learned = plain_meta(load(checkpoint, args.trust)) if checkpoint else {}
+        require(cfg, splits, learned.get('dataset_meta'))
     if get_device() == 'cpu':
         fit_to_cpu(cfg)
     return cfg
