@@ -24,8 +24,8 @@ def norm_layer(cfg: dict, channels: int) -> nn.Module:
 class ConvMLP(Network, BaseModule):
     """ConvMLP backbone: an image of any size to its feature pyramid.
 
-    The levels F1 to F4 have strides 4, 8, 16, 32 and 64, 128, 256, 512 channels in sizes s and m,
-    96, 192, 384, 768 in size l. What lies behind the last wanted level is not built.
+    F1 to F4 have strides 4, 8, 16, 32 and 64, 128, 256, 512 channels in sizes s and m, 96, 192,
+    384, 768 in size l. What lies behind the last wanted level is not built.
 
     Args:
         arch (str | dict): ``'s'``, ``'m'``, ``'l'``, or a dict with the keys of those in
@@ -38,7 +38,7 @@ class ConvMLP(Network, BaseModule):
             included; -1: nothing.
         norm_eval (bool): Keep the statistics of all batch norms still in training.
         with_cp (bool): Save memory in training: compute the blocks' activations again in the
-            backward pass.
+            backward pass. Forward hooks inside the blocks are called then, too.
         init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint=...)`` loads weights, see
             :func:`convmlp_backbone.checkpoints.load_backbone`.
 
@@ -71,12 +71,10 @@ class ConvMLP(Network, BaseModule):
         super().__init__(arch, in_channels, drop_path_rate, partial(norm_layer, norm_cfg),
                          max(out_indices))
         self.init_cfg = copy.deepcopy(init_cfg)
-        self.in_channels = in_channels
-        self.out_indices = tuple(out_indices)
+        self.in_channels, self.out_indices = in_channels, tuple(out_indices)
         self.out_channels = tuple(self.channels[i] for i in out_indices)
         self.out_strides = tuple(self.STRIDES[i] for i in out_indices)
-        self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
+        self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
         recompute.apply(self, with_cp)
         self._freeze()
 
@@ -101,17 +99,10 @@ class ConvMLP(Network, BaseModule):
         return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Compute the feature pyramid.
+        """Images (N, in_channels, H, W) of any size from 1x1 to the wanted levels.
 
-        Args:
-            x (Tensor): Images (N, in_channels, H, W) of any size from 1x1.
-
-        Returns:
-            tuple[Tensor]: A level (N, out_channels[k], ceil(H / out_strides[k]),
-            ceil(W / out_strides[k])) for every k-th entry of ``out_indices``.
-
-        Raises:
-            ValueError: If ``x`` has another number of dimensions or channels.
+        The k-th is (N, out_channels[k], ceil(H / out_strides[k]), ceil(W / out_strides[k])).
+        ValueError: ``x`` has another number of dimensions or channels.
         """
         if isinstance(x, Tensor) and (x.dim() != 4 or x.shape[1] != self.in_channels):
             raise ValueError(f'ConvMLP expects images of shape (N, {self.in_channels}, H, W), '
@@ -125,13 +116,8 @@ class ConvMLP(Network, BaseModule):
         Batch norms go into the convolutions, the scale and shift of layer norms into the linear
         layers behind them; on a CPU, activations and residual additions are done in the same pass.
         Outputs stay the same up to rounding, the names of the parameters that remain too.
-
-        Args:
-            portable (bool): Fold only, and leave PyTorch's own layers, which FLOP counters,
-                quantisers and the like know.
-
-        Raises:
-            RuntimeError: If the model is in training mode.
+        ``portable`` folds only and leaves PyTorch's own layers, which FLOP counters, quantisers
+        and the like know. RuntimeError: the model is in training mode.
         """
         if self.training:
             raise RuntimeError('fuse() is for inference only: call eval() first')
@@ -153,7 +139,6 @@ class ConvMLP(Network, BaseModule):
         return self
 
     def _freeze(self):
-        level = {'tokenizer': 0, 'conv_stages': 1, 'stages.0': 2, 'stages.1': 3, 'stages.2': 3}
-        for name, module in self.named_modules():
-            if level.get(name, 4) <= self.frozen_stages:
-                module.eval().requires_grad_(False)
+        parts = self.tokenizer, self.conv_stages, self.stages[0], self.stages[1:]
+        for part in parts[:self.frozen_stages + 1]:
+            part.eval().requires_grad_(False)

@@ -160,8 +160,7 @@ class Network(nn.Module):
         super().__init__()
         parts = resolve_arch(arch)
         self.last = last
-        self.channels: tuple[int, ...] = (parts['channels'], *parts['dims'])
-        c1, c2, c3, c4 = self.channels
+        c1, c2, c3, c4 = self.channels = (parts['channels'], *parts['dims'])
         conv, blocks = parts['conv_downsample'], parts['mlp_blocks']
         kind = parts['mlp_ratio'], parts['depthwise'], conv, drop_path_rate
         self.tokenizer = Tokenizer(in_channels, c1, norm)

@@ -68,11 +68,11 @@ class Recomputed(nn.Sequential):
 
     With ``with_cp``, the input of each block is kept, the layers being one block. Without, outputs
     of convolutions and linear layers are kept; on a CPU, what comes between them is not, where it
-    has ``large`` numbers or more: memory of 4 MB Linux clears first, which takes as long.
+    takes ``large`` bytes or more: memory of 4 MB Linux clears first, which takes as long.
     """
 
     with_cp = False
-    large = 2**20
+    large = 2**22
 
     def forward(self, x):
         if not torch.jit.is_scripting():
@@ -91,7 +91,8 @@ class Recomputed(nn.Sequential):
             return x
         first, *rest = cut(layers, behind=lambda layer: isinstance(layer, (nn.Conv2d, nn.Linear)))
         x = through(first, x)
-        again = (self.training and x.device.type == 'cpu' and x.numel() >= self.large
+        again = (self.training and x.device.type == 'cpu'
+                 and x.numel() * x.element_size() >= self.large
                  and not torch.compiler.is_compiling() and not observed(layers))
         for part in rest:
             x = through(part, x, again)
@@ -104,7 +105,7 @@ def apply(network: nn.Module, with_cp: bool = False, large: float = Recomputed.l
     Args:
         network (nn.Module): A :class:`convmlp_backbone.network.Network`.
         with_cp (bool): Save as much memory as possible: for the tokenizer and all blocks.
-        large (float): From how many numbers on a CPU does so by itself; ``math.inf``: never.
+        large (float): From how many bytes on a CPU does so by itself; ``math.inf``: never.
     """
     for name, layers in network.named_modules():
         if type(layers) in (nn.Sequential, Recomputed) and len(layers):

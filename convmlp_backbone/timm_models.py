@@ -112,13 +112,14 @@ class TimmConvMLP(Network):
     def prune_intermediate_layers(self, indices=1, prune_norm=False, prune_head=True):
         """Remove what the levels ``indices`` do not need; returns them counted from 0."""
         wanted, last = feature_take_indices(self.last + 1, indices)
+        nothing = nn.Identity().train(self.training)
         if last < 1:
-            self.conv_stages = nn.Identity()
+            self.conv_stages = nothing
         for i, level in enumerate((2, 3, 3)):
             if last < level:
-                self.stages[i] = nn.Identity()
+                self.stages[i] = nothing
         if prune_norm or last < self.last:
-            self.norm = nn.Identity()
+            self.norm = nothing
         if prune_head or last < self.last:
             self.last, self.num_features = last, self.channels[last]
             self.reset_classifier(0, '')
@@ -205,8 +206,18 @@ def _create(name, pretrained, pretrained_cfg=None, pretrained_cfg_overlay=None, 
         TimmConvMLP, name, pretrained, pretrained_cfg, overlay,
         feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls='getter'), **kwargs)
     for part in model.modules():
-        getattr(part, 'pretrained_cfg', {}).pop('state_dict', None)
+        if cfg := getattr(part, 'pretrained_cfg', None):
+            cfg.pop('state_dict', None)
+            _adapt(cfg, kwargs.get('in_chans') or cfg['input_size'][0])
     return model
+
+
+def _adapt(cfg, in_chans):
+    """What the model says of its images, from which timm makes its loaders; not before loading."""
+    channels, *size = cfg['input_size']
+    if in_chans != channels:
+        cfg.update(input_size=(in_chans, *size), **{
+            key: (sum(cfg[key]) / channels,) * in_chans for key in ('mean', 'std')})
 
 
 @models.register_model
@@ -222,3 +233,8 @@ def convmlp_m(pretrained=False, progress=True, **kwargs):
 @models.register_model
 def convmlp_l(pretrained=False, progress=True, **kwargs):
     return _create('convmlp_l', pretrained, **{'arch': 'l', **kwargs})
+
+
+# As the authors' YAML files call them.
+models.register_model_deprecations(__name__, {
+    f'{name}_classification': name for name in ('convmlp_s', 'convmlp_m', 'convmlp_l')})

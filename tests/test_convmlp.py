@@ -224,17 +224,26 @@ def test_computing_again_changes_nothing(norm_eval, how):
     assert_same(train(large=math.inf), train(**how), rtol=0, atol=0)
 
 
-def test_computing_again_saves_memory():
-    def kept(**how):
-        model, sizes = tiny(), []
-        recompute.apply(model, **how)
-        with torch.autograd.graph.saved_tensors_hooks(
-                lambda t: sizes.append(t.numel()) or t, lambda t: t):
-            model(images(128, 128))
-        return sum(sizes)
+def kept(**how):
+    """Numbers that a training step keeps for the backward pass."""
+    model, sizes = tiny(), []
+    recompute.apply(model, **how)
+    with torch.autograd.graph.saved_tensors_hooks(
+            lambda t: sizes.append(t.numel()) or t, lambda t: t):
+        model(images(128, 128))
+    return sum(sizes)
 
+
+def test_computing_again_saves_memory():
     assert kept(with_cp=True) < 0.6 * kept(large=0) < 0.5 * kept(large=math.inf)
     assert kept() == kept(large=math.inf)  # these are small
+
+
+@pytest.mark.parametrize('autocast, bytes_each', [(False, 4), (True, 2)])
+def test_large_is_a_number_of_bytes(autocast, bytes_each):
+    largest = images(128, 128).shape[0] * TINY['channels'] // 2 * 64**2 * bytes_each
+    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        assert kept(large=largest) < kept(large=largest + 1) == kept(large=math.inf)
 
 
 def test_drop_path():

@@ -50,7 +50,8 @@ def test_steps_as_in_the_toolbox(kind, arguments, shape):
     cfg = dict(test_dataloader=dict(dataset=dict(type='CustomDataset', pipeline=[
         dict(type='LoadImageFromFile'), step, dict(type='PackInputs')])))
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    theirs = TRANSFORMS.build(step)(dict(img=image, img_shape=shape))['img']
+    transform = TRANSFORMS.build(dict(step, _scope_='mmpretrain'))
+    theirs = transform(dict(img=image, img_shape=shape))['img']
     ours = prepare(image, resize_steps(cfg))
     assert ours.shape == theirs.shape and (ours == theirs).all()
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from importlib import metadata
 from pathlib import Path
@@ -165,7 +166,9 @@ def test_a_pin_without_a_hash_is_refused():
 def test_the_environment_is_what_the_pins_say_and_lacks_nothing():
     """Needed, as the set-up installs what is pinned and resolves nothing."""
     pins = all_pins()
-    installed = {canonicalize_name(d.name): d for d in metadata.distributions()}
+    # Not what setuptools brings within itself, which is on the path once it has been imported.
+    installed = {canonicalize_name(d.name): d
+                 for d in metadata.distributions(path=[sysconfig.get_path('purelib')])}
     ours = {'convmlp-backbone', 'pip'}
     found = {name: d.version for name, d in installed.items()}
     assert {n: v for n, v in found.items() if n not in ours and v != pins.get(n)} == {}

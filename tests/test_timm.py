@@ -1,10 +1,14 @@
 """The contract of a timm model, as timm's own model tests check it, over every registered size."""
+import os
+import re
 import subprocess
 import sys
+from argparse import Namespace
 
 import golden_outputs as golden
 import pytest
 import torch
+from conftest import ROOT
 
 timm = pytest.importorskip('timm')
 
@@ -265,13 +269,20 @@ def test_device_and_dtype(dtype):
     assert model(images().to(dtype)).dtype == dtype
 
 
-def test_in_chans_of_the_data():
-    from timm.data import resolve_model_data_config
-    model = create(in_chans=4)
-    assert model.in_chans == 4
-    if hasattr(timm.data, 'resolve_input_data_config'):  # timm 1.0.31
-        assert timm.data.resolve_input_data_config(model)['input_size'] == (4, 224, 224)
-    assert resolve_model_data_config(create())['input_size'] == (3, 224, 224)
+@pytest.mark.parametrize('features_only', [False, True])
+@pytest.mark.parametrize('in_chans', [1, 3, 4])
+def test_in_chans_of_the_data(in_chans, features_only):
+    model = create(in_chans=in_chans, features_only=features_only)
+    assert model.in_chans == in_chans
+    mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    if in_chans != 3:  # as timm's loaders do
+        mean, std = ((sum(values) / 3,) * in_chans for values in (mean, std))
+    for resolve in ('resolve_model_data_config', 'resolve_input_data_config'):
+        if hasattr(timm.data, resolve):  # the second since timm 1.0.31
+            config = getattr(timm.data, resolve)(model)
+            assert config['input_size'] == (in_chans, 224, 224)
+            assert (config['mean'], config['std']) == (mean, std)
+    assert timm.data.resolve_data_config(model=model)['input_size'][0] == in_chans
 
 
 def test_distillation_task():
@@ -382,9 +393,39 @@ def test_the_authors_pretrained_models(tmp_path, monkeypatch):
         _ = convmlp_backbone.convmlp_xl
 
 
+IMAGENET_YAML = dict(  # what of the authors' convmlp_s_imagenet.yml reaches the model and optimizer
+    num_classes=1000, img_size=224, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225],
+    crop_pct=0.9, model='convmlp_s_classification', opt='adamw', lr=0.0005, weight_decay=0.05,
+    momentum=0.9, sched='cosine', epochs=300, warmup_epochs=5, cooldown_epochs=10, min_lr=1e-5)
+
+
+def test_the_authors_yaml_in_the_training_script():
+    """As timm's train.py takes it to a model, its images, its optimizer and its schedule."""
+    from timm.optim import create_optimizer_v2, optimizer_kwargs
+    from timm.scheduler import create_scheduler_v2, scheduler_kwargs
+    args = IMAGENET_YAML
+    model = create(
+        args['model'], pretrained=False, in_chans=3, num_classes=args['num_classes'],
+        drop_rate=0.0, drop_path_rate=None, drop_block_rate=None, global_pool=None,
+        bn_momentum=None, bn_eps=None, scriptable=False, checkpoint_path='')
+    assert isinstance(model, type(create())) and model.num_classes == 1000
+    assert timm.data.resolve_data_config(args, model=model)['input_size'] == (3, 224, 224)
+    optimizer = create_optimizer_v2(model, **optimizer_kwargs(cfg=Namespace(**args)))
+    scheduler, epochs = create_scheduler_v2(
+        optimizer, **scheduler_kwargs(Namespace(**args, decay_milestones=[])))
+    assert epochs == 310 and isinstance(optimizer, torch.optim.AdamW)
+    model.train()(images()).mean().backward()
+    optimizer.step()
+    scheduler.step(1)
+
+
+def test_the_names_of_the_authors_are_not_listed():
+    assert timm.list_models('convmlp*') == ['convmlp_l', 'convmlp_m', 'convmlp_s']
+
+
 # Registration
 
-def test_import_order():
+def test_import_order(tmp_path):
     """Every sequence in a process of its own, forked where the slow imports are done."""
     program = """
 import os, sys, warnings
@@ -393,6 +434,8 @@ SIZES = ['convmlp_l', 'convmlp_m', 'convmlp_s']
 for code, expected in (
         ('import convmlp_backbone, timm', SIZES),
         ('import timm, convmlp_backbone, importlib; importlib.reload(convmlp_backbone)', SIZES),
+        # The line of docs/classification.md that runs any script of timm's.
+        (f'sys.argv = ["-c", "script.py", "convmlp_s"]; {LINE}', SIZES),
         # Not installed: no word about it.
         ('sys.modules["timm"] = None; import convmlp_backbone; del sys.modules["timm"]', []),
         # A timm too old or too new for our models is a warning, not an error.
@@ -408,7 +451,12 @@ for code, expected in (
                  or warned != (expected is None))
     assert os.waitpid(child, 0)[1] == 0, code
 """
-    subprocess.run([sys.executable, '-c', program], check=True)
+    (tmp_path / 'script.py').write_text(
+        'import sys, timm\nassert __name__ == "__main__" and timm.is_model(sys.argv[1])')
+    line, = re.findall(r"timm\(\) { python -c '(.*)' \"\$@\"; }",
+                       (ROOT / 'docs/classification.md').read_text())
+    subprocess.run([sys.executable, '-c', f'LINE = {line!r}\n{program}'], check=True, cwd=tmp_path,
+                   env={**os.environ, 'PYTHONPATH': str(ROOT)})
 
 
 def test_pretrained_weights_are_read_safely_whatever_timm_does(tmp_path, monkeypatch):

@@ -12,8 +12,15 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from ..archs import ABLATIONS, ARCHS, NAMES
-from ..checkpoints import enable_safe_loading, load, load_backbone, load_model, require_fit, unwrap
-from ..checkpoints.reading import plain_meta
+from ..checkpoints import (
+    enable_safe_loading,
+    load,
+    load_backbone,
+    load_model,
+    plain_meta,
+    require_fit,
+    unwrap,
+)
 from ..checks.contract import require
 from ..checks.loaders import fit_loaders
 from ..checks.model import check_model
@@ -35,16 +42,15 @@ def checked_config(name: str, options: dict | None = None) -> Config:
     return cfg
 
 
-def load_config(args: Namespace, splits: Sequence[str], meta: dict | None = None,
-                resume: str | None = None) -> Config:
+def load_config(args: Namespace, splits: Sequence[str],
+                checkpoint: str | None = None) -> Config:
     """The config that the command line asks for, checked and fitted to this machine.
 
     Args:
         args: ``config`` and the options of ``JOB``.
         splits: The parts of the data set the job will read, such as ``'train'``.
-        meta: ``dataset_meta`` of the checkpoint that the job evaluates.
-        resume: The checkpoint that the job goes on from, a folder of some, or ``'auto'``: its
-            classes keep their numbers.
+        checkpoint: What the job evaluates or goes on from, a file, a folder of some or ``'auto'``:
+            its classes keep their numbers.
     """
     enable_safe_loading(args.trust)
     cfg = checked_config(args.config, args.cfg_options)
@@ -57,18 +63,19 @@ def load_config(args: Namespace, splits: Sequence[str], meta: dict | None = None
         Path('work_dirs', Path(args.config).stem))
     fit_loaders(cfg)
     if not args.no_check:
-        require(cfg, splits, dataset_meta(resume, cfg.work_dir, args.trust) if resume else meta)
+        require(cfg, splits,
+                dataset_meta(checkpoint, cfg.work_dir, args.trust) if checkpoint else None)
     if get_device() == 'cpu':
         fit_to_cpu(cfg)
     return cfg
 
 
 def dataset_meta(source: str, work_dir: str, trust: bool) -> dict | None:
-    """What the checkpoint to resume tells of its classes; None where it, or one, is not there."""
+    """What the checkpoint tells of its classes; None where it, or one, is not there."""
     source = work_dir if source == 'auto' else source
     file = latest_checkpoint(source) if os.path.isdir(source) else source
     if not file or '://' not in file and not os.path.isfile(file):
-        return None  # which is told where it is resumed
+        return None  # which is told where it is read
     return plain_meta(load(file, trust)).get('dataset_meta')
 
 

@@ -9,9 +9,7 @@ import os
 
 from mmengine.runner import Runner
 
-from ..checkpoints import load as load_checkpoint
 from ..checkpoints import load_model
-from ..checkpoints.reading import plain_meta
 from ..deploy.evaluation import load
 from ..deploy.facts import dataset_metainfo
 from ..errors import UserError
@@ -45,11 +43,9 @@ def run(args):
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {args.out}: expected a name that ends in .pkl; convmlp predict '
                         'writes predictions.json')
-    meta = None if is_exported(args.checkpoint) else plain_meta(
-        load_checkpoint(args.checkpoint, args.trust)).get('dataset_meta')
-    cfg = load_config(args, splits=['test'], meta=meta)
-    cfg.load_from, cfg.resume = None, False
     exported = is_exported(args.checkpoint)
+    cfg = load_config(args, ['test'], None if exported else args.checkpoint)
+    cfg.load_from, cfg.resume = None, False
     if exported:
         require_same_classes(cfg, args)
         cfg.model = dict(type='ExportedModel', file=args.checkpoint,

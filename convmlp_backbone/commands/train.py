@@ -24,7 +24,7 @@ def add_arguments(parser):
 
 
 def run(args):
-    cfg = load_config(args, splits=['train', 'val'], resume=args.resume)
+    cfg = load_config(args, ['train', 'val'], args.resume)
     if args.amp:
         print(f'--amp: {use_mixed_precision(cfg, args.amp, get_device())}', flush=True)
     if args.auto_scale_lr:

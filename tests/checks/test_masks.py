@@ -38,10 +38,11 @@ FORMS = dict(
 def test_form(name, tmp_path):
     mmcv = pytest.importorskip('mmcv')
     image, answer = FORMS[name]
-    image.save(tmp_path / 'x.png')
-    values, fault, _ = read_mask(tmp_path / 'x.png')
+    path = tmp_path / ('x.tif' if image.mode == 'I' else 'x.png')  # which holds 16 bits at most
+    image.save(path)
+    values, fault, _ = read_mask(path)
     if answer is True:
-        seen = mmcv.imfrombytes((tmp_path / 'x.png').read_bytes(), flag='unchanged',
+        seen = mmcv.imfrombytes(path.read_bytes(), flag='unchanged',
                                 backend='pillow').squeeze().astype(np.uint8)
         assert (values == seen).all() and not fault
     else:

@@ -73,7 +73,7 @@ def test_every_format_predicts_the_same(kind, exported, coins, tmp_path):
         rows = list(agreement(exported.model, runtime, photos, [(64, 64), (97, 161)], (1, 5)))
         assert len(rows) == 6
         if exported.facts['task'] in ('detection', 'instances'):
-            assert all(row.found for row in rows)
+            assert max(row.found for row in rows) > 20
 
 
 def test_facts(exported):
@@ -120,9 +120,11 @@ def test_runtime_needs_no_toolbox(other, exported, coins, tmp_path):
 def test_test_and_predict_take_a_file(exported, coins, call_tool, tmp_path, restore_loaders):
     """The metrics, the JSON and the pictures of the checkpoint."""
     exported = exported('retinanet')
-    for split in ('train', 'val', 'test'):
-        exported.cfg[f'{split}_dataloader'].dataset.metainfo = dict(classes=('coin',))
-    exported.cfg.dump('tiny.json')
+    for name, classes in (('one.json', ('coin',)), ('tiny.json', CLASSES)):
+        for split in ('train', 'val', 'test'):
+            exported.cfg[f'{split}_dataloader'].dataset.metainfo = dict(classes=classes)
+        exported.cfg.model.bbox_head.num_classes = len(classes)
+        exported.cfg.dump(name)
     torch.save(dict(state_dict=exported.model.state_dict(), meta=dict(dataset_meta=dict(
         classes=CLASSES, palette=exported.facts['palette']))), 'x.pth')
     results = []
@@ -138,7 +140,7 @@ def test_test_and_predict_take_a_file(exported, coins, call_tool, tmp_path, rest
         assert a['score'] == pytest.approx(b['score'], abs=1e-4)
         assert a['bbox'] == pytest.approx(b['bbox'], abs=1e-2)
     assert sum((a != b).mean() < 1e-3 for a, b in zip(pictures, drawn, strict=True)) >= 30
-    assert 'knows 3 classes' in call_tool('test', 'tiny.json', exported.onnx, '--data-root', coins)
+    assert 'knows 3 classes' in call_tool('test', 'one.json', exported.onnx, '--data-root', coins)
 
 
 def test_same_metrics(exported, coins, call_tool, tmp_path, restore_loaders):
