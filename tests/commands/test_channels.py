@@ -102,7 +102,8 @@ def test_export(channels, tmp_path):
     assert facts['in_channels'] == channels and len(facts['mean']) == channels
     photo = np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8)
     with unfinished(trace(module), tmp_path / 'x.pt2', facts) as part:
-        rows = list(agreement(backbone, open_file(part), [photo], sizes=((64, 64), ), batches=(2, )))
+        rows = list(agreement(
+            backbone, open_file(part), [photo], sizes=((64, 64), ), batches=(2, )))
     assert len(rows) == 2 and max(max(row.differences.values()) for row in rows) < 1e-4
 
 
