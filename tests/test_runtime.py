@@ -43,7 +43,6 @@ def test_opencv_resizing_to_the_last_bit():
 @pytest.mark.parametrize('shape', [(97, 161), (160, 90), (50, 50)])
 def test_steps_as_in_the_toolbox(kind, arguments, shape):
     pytest.importorskip('mmpretrain')
-    from mmengine.registry import DefaultScope
     from mmpretrain.registry import TRANSFORMS
 
     from convmlp_backbone.deploy.facts import resize_steps
