@@ -11,7 +11,8 @@ from PIL import Image
 sys.path.insert(0, str(ROOT / 'tests/checks'))
 import shapes  # noqa: E402
 
-from convmlp_backbone.commands.models import build_from_config, build_model  # noqa: E402
+from convmlp_backbone import ConvMLP  # noqa: E402
+from convmlp_backbone.commands.models import build_model  # noqa: E402
 from convmlp_backbone.deploy.agreement import agreement, open_file  # noqa: E402
 from convmlp_backbone.deploy.facts import facts_of  # noqa: E402
 from convmlp_backbone.deploy.files import trace, unfinished  # noqa: E402
@@ -53,7 +54,8 @@ def write_config(tmp_path, channels):
                 np.save(path.with_suffix('.npy'), np.tile(np.asarray(image), 2))
             path.unlink()
     cfg.test_dataloader.dataset.pipeline[0] = load
-    cfg.dump(tmp_path / 'net.py')
+    (tmp_path / 'net.py').write_text(''.join(  # call_tool leaves Config.dump nothing to write
+        f'{key} = {value!r}\n' for key, value in cfg.to_dict().items()))
     return cfg, root
 
 
@@ -82,7 +84,8 @@ def test_commands(channels, call_tool, tmp_path):
         img=image if predictor.own_files else image[..., swapped(channels)], img_id=0,
         img_path='', img_shape=image.shape[:2], ori_shape=image.shape[:2]))['inputs']
     cfg.test_dataloader.dataset.pipeline = [
-        step for step in cfg.test_dataloader.dataset.pipeline if step.type != 'LoadAnnotations']
+        step for step in cfg.test_dataloader.dataset.pipeline
+        if step['type'] != 'LoadAnnotations']
     if channels == 6:
         return
     with DefaultScope.overwrite_default_scope('mmdet'):
@@ -90,20 +93,18 @@ def test_commands(channels, call_tool, tmp_path):
     assert (ours.int() - theirs.int()).abs().max() <= 1  # roundings of grey
 
 
-@pytest.mark.parametrize('channels', [1, 4])
+@pytest.mark.parametrize('channels', [4])
 def test_export(channels, tmp_path):
-    pytest.importorskip('mmdet')
-    cfg, _ = write_config(tmp_path, channels)
-    cfg.model = dict(cfg.model.backbone)
-    backbone = build_from_config(cfg)
+    backbone = ConvMLP(shapes.ARCH, channels).eval()
     settings = dict(mean=[110.] * channels, std=[40.] * channels)
     module = exportable(backbone, settings, True)
     facts = facts_of({}, module)
     assert facts['in_channels'] == channels and len(facts['mean']) == channels
     photo = np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8)
     with unfinished(trace(module), tmp_path / 'x.pt2', facts) as part:
-        rows = list(agreement(backbone, open_file(part), [photo], sizes=((64, 64), )))
-    assert len(rows) == 6 and max(max(row.differences.values()) for row in rows) < 1e-4
+        rows = list(agreement(
+            backbone, open_file(part), [photo], sizes=((64, 64), ), batches=(2, )))
+    assert len(rows) == 2 and max(max(row.differences.values()) for row in rows) < 1e-4
 
 
 def test_channels_of_files(tmp_path):
