@@ -64,6 +64,7 @@ def call_tool(tmp_path, monkeypatch, capsys):
     Returns what it prints on its standard output, or its error.
     """
     import mmengine
+    from mmengine.registry import DefaultScope
 
     from convmlp_cli import main
     monkeypatch.chdir(tmp_path)
@@ -71,6 +72,8 @@ def call_tool(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(mmengine.Config, 'pretty_text', property(lambda cfg: ''))
 
     def run(name, *args):
+        # MMEngine keeps the scope of every experiment; two of one second have the same name.
+        DefaultScope._instance_dict.clear()
         monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
         try:
             if name.endswith('.py'):
