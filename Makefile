@@ -29,6 +29,7 @@ torture: setup
 
 lint: setup
 	python -m ruff check .
+	python -m ruff format --check .
 	python -m mypy
 
 setup:

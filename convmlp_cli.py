@@ -2,6 +2,7 @@
 
 It lies beside the package, since to import that takes seconds: PyTorch and MMEngine come with it.
 """
+
 import argparse
 import ast
 import json
@@ -15,25 +16,38 @@ from pathlib import Path
 
 def commands():
     """``{name: docstring}`` of the commands, the modules with a ``run``, none of them imported."""
-    package, = find_spec('convmlp_backbone').submodule_search_locations
-    modules = {path.stem: ast.parse(path.read_text())
-               for path in sorted(Path(package, 'commands').glob('*.py'))}
-    return {name: ast.get_docstring(module) for name, module in modules.items()
-            if any(getattr(part, 'name', None) == 'run' for part in module.body)}
+    (package,) = find_spec('convmlp_backbone').submodule_search_locations
+    modules = {
+        path.stem: ast.parse(path.read_text())
+        for path in sorted(Path(package, 'commands').glob('*.py'))
+    }
+    return {
+        name: ast.get_docstring(module)
+        for name, module in modules.items()
+        if any(getattr(part, 'name', None) == 'run' for part in module.body)
+    }
 
 
 def make_parser(wanted=None):
     """The parser of the whole program, with the arguments of the command ``wanted``, or of all."""
     parser = argparse.ArgumentParser(
-        prog='convmlp', description='Train, test and look at models with a ConvMLP backbone.',
-        epilog='convmlp COMMAND --help tells more, with an example.')
-    parser.add_argument('--print-completion', metavar='SHELL', help='print what makes bash, zsh or '
-                        'tcsh complete commands and options, and end')
+        prog='convmlp',
+        description='Train, test and look at models with a ConvMLP backbone.',
+        epilog='convmlp COMMAND --help tells more, with an example.',
+    )
+    parser.add_argument(
+        '--print-completion',
+        metavar='SHELL',
+        help='print what makes bash, zsh or tcsh complete commands and options, and end',
+    )
     table = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
     for name, text in commands().items():
         command = table.add_parser(
-            name, help=text.split('\n')[0], description=text,
-            formatter_class=argparse.RawDescriptionHelpFormatter)
+            name,
+            help=text.split('\n')[0],
+            description=text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         if wanted in (name, None):
             module = import_module(f'convmlp_backbone.commands.{name}')
             module.add_arguments(command)
@@ -44,6 +58,7 @@ def make_parser(wanted=None):
 def print_completion(shell):
     """Print the completion of a shell; the commands are imported for it."""
     from convmlp_backbone.errors import UserError
+
     try:
         import shtab
     except ImportError:
@@ -51,9 +66,18 @@ def print_completion(shell):
     if shell not in shtab.SUPPORTED_SHELLS:
         raise UserError(f'--print-completion {shell}: expected one of {shtab.SUPPORTED_SHELLS}')
     from convmlp_backbone.config import shipped_configs
+
     names = ' '.join(shipped_configs())
-    print(shtab.complete(make_parser(), shell, preamble=dict(bash=f'''
-_convmlp_configs() {{ compgen -W '{names}' -- "$1"; compgen -f -- "$1"; }}''')))
+    print(
+        shtab.complete(
+            make_parser(),
+            shell,
+            preamble=dict(
+                bash=f"""
+_convmlp_configs() {{ compgen -W '{names}' -- "$1"; compgen -f -- "$1"; }}"""
+            ),
+        )
+    )
 
 
 def main(argv=None):
@@ -62,12 +86,14 @@ def main(argv=None):
     name = next(iter(argv), '')
     if name == '--print-completion' and len(argv) > 1:
         from convmlp_backbone.errors import one_line_errors
+
         with one_line_errors():
             return print_completion(argv[1])
     if not name.startswith('-'):
         argv[:1] = name.replace('-', '_').split()  # none if there was none
     args = make_parser(''.join(argv[:1])).parse_args(argv)
     from convmlp_backbone.errors import one_line_errors
+
     # With --json, what else is printed, such as a log, goes where it is in nobody's way.
     as_json = getattr(args, 'json', False)
     with one_line_errors(), redirect_stdout(sys.stderr) if as_json else nullcontext():

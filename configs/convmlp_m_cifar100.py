@@ -1,4 +1,3 @@
 _base_ = ['convmlp_s_cifar100.py']
 
-model = dict(
-    backbone=dict(arch='m', init_cfg=dict(checkpoint='convmlp://convmlp_m_imagenet.pth')))
+model = dict(backbone=dict(arch='m', init_cfg=dict(checkpoint='convmlp://convmlp_m_imagenet.pth')))

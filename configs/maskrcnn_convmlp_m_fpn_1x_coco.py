@@ -1,4 +1,3 @@
 _base_ = ['maskrcnn_convmlp_s_fpn_1x_coco.py']
 
-model = dict(
-    backbone=dict(arch='m', init_cfg=dict(checkpoint='convmlp://convmlp_m_imagenet.pth')))
+model = dict(backbone=dict(arch='m', init_cfg=dict(checkpoint='convmlp://convmlp_m_imagenet.pth')))

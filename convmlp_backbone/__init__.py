@@ -1,4 +1,5 @@
 """The ConvMLP backbone for MMDetection, MMSegmentation, MMPretrain and timm."""
+
 import warnings
 from contextlib import suppress
 
@@ -16,13 +17,24 @@ from .fused import fuse_model
 from .layer_decay import ConvMLPLayerDecay
 from .version import __version__
 
-__all__ = ['ConvMLP', 'ConvMLPLayerDecay', 'amp', 'checkpoints', 'fit_model_to_cpu', 'fit_to_cpu',
-           'fuse_model', 'hooks', 'keep_freed_memory', '__version__']
+__all__ = [
+    'ConvMLP',
+    'ConvMLPLayerDecay',
+    'amp',
+    'checkpoints',
+    'fit_model_to_cpu',
+    'fit_to_cpu',
+    'fuse_model',
+    'hooks',
+    'keep_freed_memory',
+    '__version__',
+]
 
 mmcv_ops.offer()
 _has_timm = False
 with suppress(Exception):  # not installed, or broken: whoever wants timm sees why
     import timm as _timm  # noqa: F401
+
     _has_timm = True
 if _has_timm:
     try:
@@ -35,5 +47,6 @@ def __getattr__(name):
     """``from convmlp_backbone import convmlp_s``, the classifier as in the authors' code."""
     if name in ('convmlp_s', 'convmlp_m', 'convmlp_l'):
         from . import timm_models  # raises where there is no timm
+
         return getattr(timm_models, name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

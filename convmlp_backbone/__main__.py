@@ -1,4 +1,5 @@
 """``python -m convmlp_backbone COMMAND``, the same as ``convmlp COMMAND``."""
+
 from convmlp_cli import main
 
 if __name__ == '__main__':

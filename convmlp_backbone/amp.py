@@ -1,4 +1,5 @@
 """Mixed precision in training: what the hardware multiplies, and the wrapper for processors."""
+
 import platform
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -55,29 +56,34 @@ def use_mixed_precision(cfg: Any, choice: str, device: str) -> str:
         wrapper.type = 'AmpOptimWrapper'
         if choice == 'bf16':
             # As wide a range as float32 has: nothing to scale.
-            wrapper.update(dtype='bfloat16', loss_scale=1.)
+            wrapper.update(dtype='bfloat16', loss_scale=1.0)
             return 'bfloat16'
         wrapper.setdefault('loss_scale', 'dynamic')
         return 'float16'
     unit = bf16_unit()
     if choice == 'fp16':
-        raise UserError('--amp fp16: slower than float32 on a processor; leave it out'
-                        + (f', or take --amp bf16, for which this one has {unit}' if unit else ''))
+        raise UserError(
+            '--amp fp16: slower than float32 on a processor; leave it out'
+            + (f', or take --amp bf16, for which this one has {unit}' if unit else '')
+        )
     if unit:
         wrapper.type = 'CPUAmpOptimWrapper'
         wrapper.pop('loss_scale', None)
         wrapper.pop('dtype', None)
         return f'bfloat16 ({unit})'
     if choice != 'auto':
-        raise UserError(f'--amp {choice}: slower than float32 here: there is no GPU, and this '
-                        f'processor ({platform.machine()}) has none of '
-                        f'{", ".join(BF16_UNITS.values())}; leave it out')
+        raise UserError(
+            f'--amp {choice}: slower than float32 here: there is no GPU, and this '
+            f'processor ({platform.machine()}) has none of '
+            f'{", ".join(BF16_UNITS.values())}; leave it out'
+        )
     return 'float32: neither a GPU nor a processor with bfloat16 units'
 
 
 def _float32(values: Any) -> Any:
     return pytree.tree_map_only(
-        torch.Tensor, lambda x: x.float() if x.is_floating_point() else x, values)
+        torch.Tensor, lambda x: x.float() if x.is_floating_point() else x, values
+    )
 
 
 def _give_float32(module: nn.Module, inputs: Any, outputs: Any) -> Any:
@@ -91,8 +97,15 @@ def _tiny_in_float32(conv: nn.Conv2d, inputs: Any, output: torch.Tensor) -> torc
     if min(inputs[0].shape[2:]) >= max(conv.kernel_size) or conv.padding_mode != 'zeros':
         return None
     with torch.autocast('cpu', enabled=False):
-        return nn.functional.conv2d(inputs[0].float(), conv.weight, conv.bias, conv.stride,
-                                    conv.padding, conv.dilation, conv.groups).to(output.dtype)
+        return nn.functional.conv2d(
+            inputs[0].float(),
+            conv.weight,
+            conv.bias,
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            conv.groups,
+        ).to(output.dtype)
 
 
 def _take_float32(module: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -122,7 +135,8 @@ class CPUAmpOptimWrapper(OptimWrapper):
                 if isinstance(module, nn.Conv2d):
                     stack.callback(module.register_forward_hook(_tiny_in_float32).remove)
                 if any(part.startswith('loss') for part in name.split('.')):
-                    stack.callback(module.register_forward_pre_hook(
-                        _take_float32, with_kwargs=True).remove)
+                    stack.callback(
+                        module.register_forward_pre_hook(_take_float32, with_kwargs=True).remove
+                    )
             stack.enter_context(torch.autocast('cpu', torch.bfloat16))
             yield

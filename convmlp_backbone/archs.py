@@ -6,12 +6,9 @@ from typing import Any
 # three Conv-MLP stages their channels and numbers of blocks; the hidden layer of an MLP is
 # mlp_ratio times as wide.
 ARCHS: dict[str, dict[str, Any]] = {
-    's': dict(channels=64, conv_blocks=2, dims=(128, 256, 512),
-              mlp_blocks=(2, 4, 2), mlp_ratio=2),
-    'm': dict(channels=64, conv_blocks=3, dims=(128, 256, 512),
-              mlp_blocks=(3, 6, 3), mlp_ratio=3),
-    'l': dict(channels=96, conv_blocks=3, dims=(192, 384, 768),
-              mlp_blocks=(4, 8, 3), mlp_ratio=3),
+    's': dict(channels=64, conv_blocks=2, dims=(128, 256, 512), mlp_blocks=(2, 4, 2), mlp_ratio=2),
+    'm': dict(channels=64, conv_blocks=3, dims=(128, 256, 512), mlp_blocks=(3, 6, 3), mlp_ratio=3),
+    'l': dict(channels=96, conv_blocks=3, dims=(192, 384, 768), mlp_blocks=(4, 8, 3), mlp_ratio=3),
 }
 
 # Optional keys of an arch, for the paper's ablation. With conv_blocks=0, which turns off the conv
@@ -24,7 +21,8 @@ ABLATIONS = {
     'no-conv-stage': dict(conv_blocks=0),
     'no-conv-downsample': dict(conv_downsample=False),
     'no-depthwise': dict(depthwise=False),
-    'pure-mlp': dict(conv_blocks=0, conv_downsample=False, depthwise=False)}
+    'pure-mlp': dict(conv_blocks=0, conv_downsample=False, depthwise=False),
+}
 NAMES = [name for size in ARCHS for name in (size, *(f'{size}-{part}' for part in ABLATIONS))]
 
 
@@ -34,10 +32,13 @@ def resolve_arch(arch: str | dict) -> dict[str, Any]:
         arch = ARCHS[arch]
     required = set(ARCHS['s'])
     if not isinstance(arch, dict) or not required <= set(arch) <= required | set(ABLATION):
-        raise ValueError(f'arch={arch!r}: expected one of {list(ARCHS)} or a dict with the keys of '
-                         f'size s, {ARCHS["s"]}, and optionally {list(ABLATION)}')
+        raise ValueError(
+            f'arch={arch!r}: expected one of {list(ARCHS)} or a dict with the keys of '
+            f'size s, {ARCHS["s"]}, and optionally {list(ABLATION)}'
+        )
     for key in ('dims', 'mlp_blocks'):
         if len(arch[key]) != 3:
-            raise ValueError(f'arch[{key!r}]={arch[key]!r}: expected three numbers, one for every '
-                             'Conv-MLP stage')
+            raise ValueError(
+                f'arch[{key!r}]={arch[key]!r}: expected three numbers, one for every Conv-MLP stage'
+            )
     return {**ABLATION, **arch}

@@ -1,4 +1,5 @@
 """Configs of the mm toolboxes: finding, reading and walking through them."""
+
 import difflib
 import os
 from collections.abc import Iterator
@@ -42,8 +43,10 @@ def read_config(name: str, options: dict | None = None) -> Config:
         cfg = Config.fromfile(path)
         cfg.merge_from_dict(options or {})
     except Exception as error:
-        raise UserError(f'{path} cannot be read, or not with these --cfg-options: '
-                        f'{type(error).__name__}: {" ".join(str(error).split())}') from error
+        raise UserError(
+            f'{path} cannot be read, or not with these --cfg-options: '
+            f'{type(error).__name__}: {" ".join(str(error).split())}'
+        ) from error
     return cfg
 
 
@@ -84,4 +87,4 @@ def set_data_root(cfg: Config, root: str) -> None:
         for key, value in evaluator.items():
             for old in old_roots:
                 if isinstance(value, str) and old and value.startswith(old):
-                    evaluator[key] = os.path.join(root, value[len(old):].lstrip('/'))
+                    evaluator[key] = os.path.join(root, value[len(old) :].lstrip('/'))

@@ -1,4 +1,5 @@
 """The ConvMLP backbone of the mm toolboxes: :mod:`~convmlp_backbone.network` with its policies."""
+
 import copy
 from functools import partial
 
@@ -17,6 +18,7 @@ def norm_layer(cfg: dict, channels: int) -> nn.Module:
     if cfg == dict(type='BN'):
         return nn.BatchNorm2d(channels)
     from mmcv.cnn import build_norm_layer
+
     return build_norm_layer(cfg, channels)[1]
 
 
@@ -53,23 +55,31 @@ class ConvMLP(Network, BaseModule):
     fused = False
     _empty = False
 
-    def __init__(self, arch: str | dict = 's', in_channels: int = 3,
-                 out_indices: tuple[int, ...] = (0, 1, 2, 3), drop_path_rate: float = 0.1,
-                 norm_cfg: dict = dict(type='BN'), frozen_stages: int = -1,
-                 norm_eval: bool = False, with_cp: bool = False, init_cfg: dict | None = None):
+    def __init__(
+        self,
+        arch: str | dict = 's',
+        in_channels: int = 3,
+        out_indices: tuple[int, ...] = (0, 1, 2, 3),
+        drop_path_rate: float = 0.1,
+        norm_cfg: dict = dict(type='BN'),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | None = None,
+    ):
         if not (isinstance(in_channels, int) and in_channels > 0):
             raise ValueError(f'in_channels={in_channels!r}: expected a positive integer')
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f'drop_path_rate={drop_path_rate!r}: expected 0 <= rate < 1')
         if frozen_stages not in range(-1, 4):
             raise ValueError(f'frozen_stages={frozen_stages!r}: expected -1 (none), 0, 1, 2 or 3')
-        if (not isinstance(out_indices, (tuple, list)) or not out_indices
-                or any(i not in range(4) for i in out_indices)
-                or len(set(out_indices)) < len(out_indices)):
-            raise ValueError(f'out_indices={out_indices!r}: expected a tuple of one or more of '
-                             '0, 1, 2, 3, each at most once')
-        super().__init__(arch, in_channels, drop_path_rate, partial(norm_layer, norm_cfg),
-                         max(out_indices))
+        wanted = out_indices if isinstance(out_indices, (tuple, list)) else ()
+        if not wanted or any(i not in range(4) for i in wanted) or len(set(wanted)) < len(wanted):
+            expected = 'a tuple of one or more of 0, 1, 2, 3, each at most once'
+            raise ValueError(f'out_indices={out_indices!r}: expected {expected}')
+        super().__init__(
+            arch, in_channels, drop_path_rate, partial(norm_layer, norm_cfg), max(out_indices)
+        )
         self.init_cfg = copy.deepcopy(init_cfg)
         self.in_channels, self.out_indices = in_channels, tuple(out_indices)
         self.out_channels = tuple(self.channels[i] for i in out_indices)
@@ -105,8 +115,10 @@ class ConvMLP(Network, BaseModule):
         ValueError: ``x`` has another number of dimensions or channels.
         """
         if isinstance(x, Tensor) and (x.dim() != 4 or x.shape[1] != self.in_channels):
-            raise ValueError(f'ConvMLP expects images of shape (N, {self.in_channels}, H, W), '
-                             f'got {tuple(x.shape)}')
+            raise ValueError(
+                f'ConvMLP expects images of shape (N, {self.in_channels}, H, W), '
+                f'got {tuple(x.shape)}'
+            )
         levels = self.levels(memory_format.enter(x, self.channels_last), self.last)
         return tuple(memory_format.leave(levels[i]) for i in self.out_indices)
 
@@ -123,6 +135,7 @@ class ConvMLP(Network, BaseModule):
             raise RuntimeError('fuse() is for inference only: call eval() first')
         if not self.fused:
             from .fused import fuse
+
             fuse(self, portable)
             self.fused = True
         return self
@@ -140,5 +153,5 @@ class ConvMLP(Network, BaseModule):
 
     def _freeze(self):
         parts = self.tokenizer, self.conv_stages, self.stages[0], self.stages[1:]
-        for part in parts[:self.frozen_stages + 1]:
+        for part in parts[: self.frozen_stages + 1]:
             part.eval().requires_grad_(False)

@@ -1,4 +1,5 @@
 """What models made for GPUs need to run, and to run well, on a CPU."""
+
 import ctypes
 import os
 from contextlib import suppress
@@ -46,8 +47,9 @@ def fit_to_cpu(cfg: Config) -> None:
                 os.environ[name] = os.environ[f'SLURM_{slurm}']
         if not torch.distributed.is_initialized():
             torch.distributed.init_process_group('gloo')
-        cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None,
-                                     broadcast_buffers=False)
+        cfg.model_wrapper_cfg = dict(
+            type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False
+        )
     changes += fit_model_to_cpu(cfg.model)
     if changes and os.environ.get('RANK', '0') == '0':
         print(f'No GPU here: {", ".join(changes)}.', flush=True)
@@ -64,13 +66,17 @@ def fit_model_to_cpu(cfg: dict) -> list[str]:
         if part.get('type') == 'SyncBN':
             part['type'] = 'BN'
             changes.add('BN instead of SyncBN')
-        if (part.get('type') == 'RoIAlign' and part.get('pool_mode', 'avg') == 'avg'
-                and not part.get('use_torchvision')):
+        if (
+            part.get('type') == 'RoIAlign'
+            and part.get('pool_mode', 'avg') == 'avg'
+            and not part.get('use_torchvision')
+        ):
             # The same numbers; on a CPU 4 times as fast forward and twice backward.
             part['use_torchvision'] = True
             changes.add("torchvision's RoIAlign")
-        if (part.get('type') == 'nms' and 'split_thr' not in part
-                and not part.get('class_agnostic')):  # which MMCV forgets where it splits
+        if (
+            part.get('type') == 'nms' and 'split_thr' not in part and not part.get('class_agnostic')
+        ):  # which MMCV forgets where it splits
             # The same boxes; else MMCV compares even those of different levels and classes.
             part['split_thr'] = 1
             changes.add('NMS level by level, class by class')

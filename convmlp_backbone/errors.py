@@ -2,6 +2,7 @@
 
 The commands print them as such and end with status 1; everything else is a traceback.
 """
+
 import errno
 import os
 import sys
@@ -11,8 +12,10 @@ from contextlib import contextmanager
 
 def printable(text: object) -> str:
     """``text`` as one line without control characters, which names from a file may hold."""
-    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode()
-                   for c in ' '.join(str(text).split()))
+    return ''.join(
+        c if c.isprintable() else c.encode('unicode_escape').decode()
+        for c in ' '.join(str(text).split())
+    )
 
 
 class UserError(Exception):

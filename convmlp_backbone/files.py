@@ -1,4 +1,5 @@
 """Files that are written whole or not at all."""
+
 import os
 import re
 import secrets
@@ -77,6 +78,7 @@ def _remove_stale(path: Path) -> None:
 def _lock(descriptor: int, wait: bool = True) -> bool:
     """Lock a file until it is closed; False if another has it, or the file system has no locks."""
     import fcntl
+
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError:

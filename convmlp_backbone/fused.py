@@ -4,6 +4,7 @@ On a CPU an activation or an addition costs as much as it moves data. oneDNN, wh
 for convolutions, does both while it writes a layer's output; PyTorch offers this to its own
 compiler only (``torch.ops.mkldnn``), so every call here has a plain twin for a PyTorch without it.
 """
+
 import itertools
 
 import torch
@@ -18,15 +19,27 @@ from .tracing import computed_now
 
 _ops = torch.ops.mkldnn
 ONEDNN = torch.backends.mkldnn.is_available() and all(
-    hasattr(_ops, name) for name in ('_convolution_pointwise', '_reorder_convolution_weight',
-                                     '_linear_pointwise', '_reorder_linear_weight'))
+    hasattr(_ops, name)
+    for name in (
+        '_convolution_pointwise',
+        '_reorder_convolution_weight',
+        '_linear_pointwise',
+        '_reorder_linear_weight',
+    )
+)
 
 
 def onednn_takes(x):
     """Whether the fused kernels can compute on ``x``, and nobody needs to see single steps."""
-    return (ONEDNN and computed_now(x) and x.device.type == 'cpu' and x.dtype == torch.float32
-            and x.numel() > 0 and not torch.is_grad_enabled()
-            and not torch.is_autocast_enabled('cpu'))
+    return (
+        ONEDNN
+        and computed_now(x)
+        and x.device.type == 'cpu'
+        and x.dtype == torch.float32
+        and x.numel() > 0
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled('cpu')
+    )
 
 
 class PackedWeight:
@@ -58,13 +71,29 @@ class FusedConv2d(PackedWeight, nn.Conv2d):
         if not torch.jit.is_scripting() and onednn_takes(x):
             # For images like the first one; without a size oneDNN may guess a layout that it would
             # have to change in every call.
-            weight = self.packed(_ops._reorder_convolution_weight, self.padding, self.stride,
-                                 self.dilation, self.groups, list(x.shape))
+            weight = self.packed(
+                _ops._reorder_convolution_weight,
+                self.padding,
+                self.stride,
+                self.dilation,
+                self.groups,
+                list(x.shape),
+            )
             return _ops._convolution_pointwise(
-                x, weight, self.bias, self.padding, self.stride, self.dilation, self.groups,
-                'relu' if self.relu else 'none', [], '')
-        x = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation,
-                     self.groups)
+                x,
+                weight,
+                self.bias,
+                self.padding,
+                self.stride,
+                self.dilation,
+                self.groups,
+                'relu' if self.relu else 'none',
+                [],
+                '',
+            )
+        x = F.conv2d(
+            x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
+        )
         return F.relu(x) if self.relu else x
 
 
@@ -79,7 +108,8 @@ class FusedLinear(PackedWeight, nn.Linear):
             if residual is not None:
                 return _ops._linear_pointwise.binary(x, residual, weight, self.bias, 'add')
             return _ops._linear_pointwise(
-                x, weight, self.bias, 'gelu' if self.gelu else 'none', [], 'none')
+                x, weight, self.bias, 'gelu' if self.gelu else 'none', [], 'none'
+            )
         x = F.linear(x, self.weight, self.bias)
         if self.gelu:
             x = F.gelu(x)
@@ -138,25 +168,37 @@ def fold_batch_norms(sequence):
     for i, (conv, norm) in enumerate(zip(sequence, sequence[1:], strict=False)):
         if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm):
             conv.weight, conv.bias = fuse_conv_bn_weights(
-                conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps,
-                norm.weight, norm.bias)
+                conv.weight,
+                conv.bias,
+                norm.running_mean,
+                norm.running_var,
+                norm.eps,
+                norm.weight,
+                norm.bias,
+            )
             sequence[i + 1] = nn.Identity()
 
 
 def fuse_relus(sequence):
     """Let convolutions do the ReLU behind them as well."""
-    for i, (conv, norm, relu) in enumerate(
-            zip(sequence, sequence[1:], sequence[2:], strict=False)):
-        if (isinstance(conv, nn.Conv2d) and isinstance(norm, nn.Identity)
-                and isinstance(relu, nn.ReLU)):
+    for i, (conv, norm, relu) in enumerate(zip(sequence, sequence[1:], sequence[2:], strict=False)):
+        if (
+            isinstance(conv, nn.Conv2d)
+            and isinstance(norm, nn.Identity)
+            and isinstance(relu, nn.ReLU)
+        ):
             become(conv, FusedConv2d, relu=True)
             sequence[i + 2] = nn.Identity()
 
 
 def fuse(model, portable=False):
     """Fold, and unless ``portable`` replace, in place, whatever the backbone ``model`` has."""
-    sequences = [module for part in (model.tokenizer, model.conv_stages)
-                 for module in part.modules() if isinstance(module, nn.Sequential)]
+    sequences = [
+        module
+        for part in (model.tokenizer, model.conv_stages)
+        for module in part.modules()
+        if isinstance(module, nn.Sequential)
+    ]
     for sequence in sequences:
         fold_batch_norms(sequence)
     stages = [stage.blocks for stage in model.stages if hasattr(stage, 'blocks')]
@@ -198,7 +240,9 @@ def fuse_model(model: nn.Module) -> nn.Module:
         backbone.eval().fuse()
     # MMCV's operators, such as RoIAlign, read any tensor as if it lay in memory as (N, C, H, W).
     if next(model.parameters()).device.type == 'cpu' and not any(
-            type(module).__module__.startswith('mmcv.ops')
-            and not getattr(module, 'use_torchvision', False) for module in model.modules()):
+        type(module).__module__.startswith('mmcv.ops')
+        and not getattr(module, 'use_torchvision', False)
+        for module in model.modules()
+    ):
         model.to(memory_format=torch.channels_last)
     return model

@@ -1,4 +1,5 @@
 """Images to predict on: files, folders, patterns, lists, videos and the standard input."""
+
 import glob
 import io
 import sys
@@ -25,8 +26,9 @@ class Source(NamedTuple):
     name: str  # relative, with the ending of an image
 
 
-def find(sources: Sequence, recursive: bool = False,
-         endings: Sequence[str] = IMAGES) -> list[Source]:
+def find(
+    sources: Sequence, recursive: bool = False, endings: Sequence[str] = IMAGES
+) -> list[Source]:
     """The files that ``sources`` stand for, in their order, each once.
 
     Args:
@@ -44,8 +46,9 @@ def find(sources: Sequence, recursive: bool = False,
         for path, folder in expand(str(source), recursive, tuple(endings)):
             paths.setdefault(path, folder)
     if not paths:
-        raise UserError(f'no images in {", ".join(map(str, sources))}; they end in '
-                        f'{" ".join(endings)}')
+        raise UserError(
+            f'no images in {", ".join(map(str, sources))}; they end in {" ".join(endings)}'
+        )
     return list(named(paths))
 
 
@@ -55,14 +58,16 @@ def expand(source: str, recursive: bool, endings: tuple) -> Iterator[tuple[Path,
         yield path, path.parent
     elif path.is_dir():
         for file in sorted(path.rglob('*') if recursive else path.iterdir()):
-            if file.is_file() and (file.name.lower().endswith(endings)
-                                   or not file.suffix and is_image(file)):
+            if file.is_file() and (
+                file.name.lower().endswith(endings) or not file.suffix and is_image(file)
+            ):
                 yield file, path
     elif path.suffix.lower() == '.txt' and path.is_file():
         for line in path.read_text(encoding='utf-8', errors='replace').splitlines():
             if line.strip() and not line.startswith('#'):
-                yield from expand(line if line == STDIN else str(path.parent / line.strip()),
-                                  recursive, endings)
+                yield from expand(
+                    line if line == STDIN else str(path.parent / line.strip()), recursive, endings
+                )
     elif path.exists():
         yield path, path.parent
     elif found := sorted(glob.glob(source, recursive=True)):
@@ -95,8 +100,9 @@ def named(paths: dict[Path, Path]) -> Iterator[Source]:
         yield Source(path, str(stem) + (inside.suffix or '.png'))
 
 
-def frames(source: Source, read: Callable = read_image,
-           images: bool = True) -> Iterator[tuple[str, np.ndarray]]:
+def frames(
+    source: Source, read: Callable = read_image, images: bool = True
+) -> Iterator[tuple[str, np.ndarray]]:
     """Names and images of a file: itself, or the frames of a video.
 
     Args:
@@ -128,8 +134,11 @@ def loaded(read: Callable, what: Any) -> np.ndarray:
     try:
         return read(what)
     except Exception as error:  # a step of one's own can raise anything
-        raise ValueError(str(error) if isinstance(error, UserError) else
-                         f'cannot be read ({type(error).__name__}: {error})') from error
+        raise ValueError(
+            str(error)
+            if isinstance(error, UserError)
+            else f'cannot be read ({type(error).__name__}: {error})'
+        ) from error
 
 
 def video(path: Path) -> Iterator[np.ndarray]:

@@ -1,4 +1,5 @@
 """Layer-wise learning-rate decay for any model of the mm toolboxes that has a ConvMLP in it."""
+
 import re
 
 from mmengine.optim import DefaultOptimWrapperConstructor

@@ -1,4 +1,5 @@
 """Images of four or more channels for MMDetection's models, whose preprocessing takes 1 or 3."""
+
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ def channel_preprocessor(kind: str, mean: list, std: list, **settings: Any) -> t
     """
     if len(mean) != len(std):
         raise ValueError(f'data_preprocessor: {len(mean)} values of mean, {len(std)} of std')
-    found = MODELS.build(dict(settings, type=kind, mean=[0.], std=[1.]))
+    found = MODELS.build(dict(settings, type=kind, mean=[0.0], std=[1.0]))
     found.mean = found.mean.new_tensor(mean).view(-1, 1, 1)
     found.std = found.std.new_tensor(std).view(-1, 1, 1)
     return found

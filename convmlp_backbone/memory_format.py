@@ -1,4 +1,5 @@
 """Channels last, (N, H, W, C) in memory: when a backbone computes so, and how levels leave it."""
+
 import torch
 from torch import Tensor
 
@@ -28,7 +29,6 @@ def enter(images: Tensor, channels_last: bool | None = None) -> Tensor:
 
 
 class Contiguous(torch.autograd.Function):
-
     @staticmethod
     def forward(ctx, level):
         return level.contiguous()
@@ -44,7 +44,10 @@ def leave(level):
     MMCV's RoIAlign reads any tensor as if it lay in memory as (N, C, H, W). A gradient that does
     would have max pooling copy the largest tensors of the network.
     """
-    if (computed_now(level) and level.requires_grad
-            and level.is_contiguous(memory_format=torch.channels_last)):
+    if (
+        computed_now(level)
+        and level.requires_grad
+        and level.is_contiguous(memory_format=torch.channels_last)
+    ):
         return Contiguous.apply(level)
     return level.contiguous()

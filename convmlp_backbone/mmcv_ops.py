@@ -6,6 +6,7 @@ torchvision brings both, compiled, for CPUs and GPUs. ``offer()`` puts a finder 
 with operators never meets it, and nothing of MMCV is changed. What torchvision lacks can be
 imported, and raises when called.
 """
+
 import sys
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -21,12 +22,16 @@ class Operators(MetaPathFinder, Loader):
 
     def exec_module(self, module):
         def no_compiler():
-            return 'none, the operators are torchvision\'s'
+            return "none, the operators are torchvision's"
 
         vars(module).update(
-            nms=nms, roi_align_forward=roi_align_forward, roi_align_backward=roi_align_backward,
-            get_compiler_version=no_compiler, get_compiling_cuda_version=no_compiler,
-            __getattr__=missing)
+            nms=nms,
+            roi_align_forward=roi_align_forward,
+            roi_align_backward=roi_align_backward,
+            get_compiler_version=no_compiler,
+            get_compiling_cuda_version=no_compiler,
+            __getattr__=missing,
+        )
 
 
 def offer() -> None:
@@ -41,33 +46,73 @@ def missing(name):
         raise AttributeError(name)
 
     def operator(*args, **kwargs):
-        raise UserError(f'MMCV is here without its compiled operators, and torchvision has no '
-                        f'{name}: compile them, `OPS=1 make setup`, or in an environment of your '
-                        'own as docs/faq.md says')
+        raise UserError(
+            f'MMCV is here without its compiled operators, and torchvision has no '
+            f'{name}: compile them, `OPS=1 make setup`, or in an environment of your '
+            'own as docs/faq.md says'
+        )
+
     return operator
 
 
 def nms(bboxes, scores, iou_threshold, offset):
     """Indices (K,) of the boxes (N, 4) that stay, best first."""
     from torchvision.ops import nms
+
     return nms(bboxes, scores, iou_threshold) if offset == 0 else missing('nms with offset=1')()
 
 
-def roi_align_forward(input, rois, output, argmax_y, argmax_x, aligned_height, aligned_width,
-                      spatial_scale, sampling_ratio, pool_mode, aligned):
+def roi_align_forward(
+    input,
+    rois,
+    output,
+    argmax_y,
+    argmax_x,
+    aligned_height,
+    aligned_width,
+    spatial_scale,
+    sampling_ratio,
+    pool_mode,
+    aligned,
+):
     """Write the pooled regions to ``output`` (K, C, aligned_height, aligned_width)."""
     from torchvision.ops import roi_align
+
     if pool_mode == 0:
         missing('roi_align with pool_mode="max"')()
-    output.copy_(roi_align(input, rois, (aligned_height, aligned_width), spatial_scale,
-                           sampling_ratio, aligned))
+    output.copy_(
+        roi_align(
+            input, rois, (aligned_height, aligned_width), spatial_scale, sampling_ratio, aligned
+        )
+    )
 
 
-def roi_align_backward(grad_output, rois, argmax_y, argmax_x, grad_input, aligned_height,
-                       aligned_width, spatial_scale, sampling_ratio, pool_mode, aligned):
+def roi_align_backward(
+    grad_output,
+    rois,
+    argmax_y,
+    argmax_x,
+    grad_input,
+    aligned_height,
+    aligned_width,
+    spatial_scale,
+    sampling_ratio,
+    pool_mode,
+    aligned,
+):
     """Write the gradient of the features to ``grad_input`` (N, C, H, W)."""
     import torch
     import torchvision  # noqa: F401  registers the operator
-    grad_input.copy_(torch.ops.torchvision._roi_align_backward(
-        grad_output, rois, spatial_scale, aligned_height, aligned_width, *grad_input.shape,
-        sampling_ratio, aligned))
+
+    grad_input.copy_(
+        torch.ops.torchvision._roi_align_backward(
+            grad_output,
+            rois,
+            spatial_scale,
+            aligned_height,
+            aligned_width,
+            *grad_input.shape,
+            sampling_ratio,
+            aligned,
+        )
+    )

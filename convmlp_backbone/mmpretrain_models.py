@@ -1,4 +1,5 @@
 """ConvMLP classifiers in MMPretrain; importing this module needs MMPretrain."""
+
 from mmengine.registry import MODELS
 from mmpretrain.models import ImageClassifier, LinearClsHead
 from torch import nn
@@ -17,8 +18,13 @@ class ConvMLPClsHead(LinearClsHead):
         **kwargs: Further arguments of MMPretrain's ``LinearClsHead``, such as ``loss``.
     """
 
-    def __init__(self, num_classes, in_channels,
-                 init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02), **kwargs):
+    def __init__(
+        self,
+        num_classes,
+        in_channels,
+        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02),
+        **kwargs,
+    ):
         super().__init__(num_classes, in_channels, init_cfg=init_cfg, **kwargs)
         self.norm = nn.LayerNorm(in_channels)
 
@@ -40,8 +46,11 @@ class ConvMLPClassifier(ImageClassifier):
         init_cfg = self.backbone.init_cfg or {}
         if init_cfg.get('type') == 'Pretrained':
             weights = rename_published(unwrap(load(init_cfg['checkpoint']))[1])
-            norm = {name.removeprefix('head.norm.'): weight for name, weight in weights.items()
-                    if name.startswith('head.norm.')}
+            norm = {
+                name.removeprefix('head.norm.'): weight
+                for name, weight in weights.items()
+                if name.startswith('head.norm.')
+            }
             if norm:
                 self.head.norm.load_state_dict(norm)
 

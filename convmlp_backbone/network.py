@@ -4,6 +4,7 @@ Paper: https://arxiv.org/abs/2109.04454. The whole network, in the order in whic
 through it: tokenizer, conv stage, three Conv-MLP stages. Module names are those of the published
 checkpoints (https://github.com/SHI-Labs/Convolutional-MLPs). Needs PyTorch alone.
 """
+
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -15,8 +16,8 @@ from .archs import resolve_arch
 
 
 def conv_norm_relu(in_channels, channels, kernel_size, norm, stride=1):
-    return (nn.Conv2d(in_channels, channels, kernel_size, stride, kernel_size // 2, bias=False),
-            norm(channels), nn.ReLU(inplace=True))
+    conv = nn.Conv2d(in_channels, channels, kernel_size, stride, kernel_size // 2, bias=False)
+    return conv, norm(channels), nn.ReLU(inplace=True)
 
 
 class PatchMerging(nn.Module):
@@ -34,8 +35,9 @@ class PatchMerging(nn.Module):
 
 
 def downsample(in_channels, out_channels, conv):
-    return (nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1) if conv
-            else PatchMerging(in_channels, out_channels))
+    if conv:
+        return nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
+    return PatchMerging(in_channels, out_channels)
 
 
 class Tokenizer(nn.Module):
@@ -46,7 +48,9 @@ class Tokenizer(nn.Module):
         self.block = nn.Sequential(
             *conv_norm_relu(in_channels, channels // 2, 3, norm, stride=2),
             *conv_norm_relu(channels // 2, channels // 2, 3, norm),
-            *conv_norm_relu(channels // 2, channels, 3, norm), nn.MaxPool2d(3, 2, padding=1))
+            *conv_norm_relu(channels // 2, channels, 3, norm),
+            nn.MaxPool2d(3, 2, padding=1),
+        )
 
     def forward(self, x):
         return self.block(x)
@@ -61,7 +65,10 @@ class ConvStage(nn.Module):
             nn.Sequential(
                 *conv_norm_relu(channels, out_channels, 1, norm),
                 *conv_norm_relu(out_channels, out_channels, 3, norm),
-                *conv_norm_relu(out_channels, channels, 1, norm)) for _ in range(num_blocks))
+                *conv_norm_relu(out_channels, channels, 1, norm),
+            )
+            for _ in range(num_blocks)
+        )
         self.downsample = downsample(channels, out_channels, conv_downsample)
 
     def forward(self, x):
@@ -89,8 +96,9 @@ class DropPath(nn.Module):
 
 def mlp(dim, hidden):
     """Two linear layers over the channels, the last dimension."""
-    return nn.Sequential(OrderedDict(
-        fc1=nn.Linear(dim, hidden), act=nn.GELU(), fc2=nn.Linear(hidden, dim)))
+    return nn.Sequential(
+        OrderedDict(fc1=nn.Linear(dim, hidden), act=nn.GELU(), fc2=nn.Linear(hidden, dim))
+    )
 
 
 class ConvMLPBlock(nn.Module):
@@ -100,9 +108,11 @@ class ConvMLPBlock(nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
         self.channel_mlp1 = mlp(dim, int(dim * mlp_ratio))
-        self.connect_norm = nn.LayerNorm(dim) if depthwise else nn.Identity()
-        self.connect = nn.Conv2d(
-            dim, dim, 3, padding=1, groups=dim, bias=False) if depthwise else nn.Identity()
+        self.connect_norm: nn.Module = nn.Identity()
+        self.connect: nn.Module = nn.Identity()
+        if depthwise:
+            self.connect_norm = nn.LayerNorm(dim)
+            self.connect = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=False)
         self.norm2 = nn.LayerNorm(dim)
         self.channel_mlp2 = mlp(dim, int(dim * mlp_ratio))
         self.drop_path = DropPath(drop_path)
@@ -155,8 +165,14 @@ class Network(nn.Module):
 
     STRIDES = 4, 8, 16, 32
 
-    def __init__(self, arch: str | dict = 's', in_channels: int = 3, drop_path_rate: float = 0.,
-                 norm: Callable[[int], nn.Module] = nn.BatchNorm2d, last: int = 3):
+    def __init__(
+        self,
+        arch: str | dict = 's',
+        in_channels: int = 3,
+        drop_path_rate: float = 0.0,
+        norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+        last: int = 3,
+    ):
         super().__init__()
         parts = resolve_arch(arch)
         self.last = last

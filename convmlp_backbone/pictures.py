@@ -1,4 +1,5 @@
 """Where predictions are drawn: names of their own for images of any folders and formats."""
+
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -25,8 +26,9 @@ def distinct_names(paths: Sequence[str | Path]) -> list[str]:
 def with_suffix(names: Sequence[str], suffix: str) -> list[str]:
     """The names with another suffix; where two would be alike then, behind their own."""
     stems = Counter(os.path.splitext(name)[0] for name in set(names))
-    return [(stem if stems[stem := os.path.splitext(name)[0]] == 1 else name) + suffix
-            for name in names]
+    return [
+        (stem if stems[stem := os.path.splitext(name)[0]] == 1 else name) + suffix for name in names
+    ]
 
 
 def picture_name(name: str) -> str:
@@ -37,6 +39,7 @@ def picture_name(name: str) -> str:
 def read_picture(path: str | Path) -> np.ndarray:
     """An image file as a picture, (H, W, 3), uint8, RGB; an OSError where it is none."""
     from mmcv import imread
+
     picture = imread(str(path), channel_order='rgb')
     if picture is None:
         raise OSError(f'{path} is no image')
@@ -49,7 +52,7 @@ def pixels_of(inputs: np.ndarray, bgr: bool = True) -> np.ndarray:
     The first three channels are shown, or the only one; what is not from 0 to 255 is stretched.
     """
     picture = inputs[:3] if len(inputs) >= 3 else inputs[:1].repeat(3, 0)
-    picture = picture[::-1 if bgr and len(inputs) == 3 else 1].transpose(1, 2, 0)
+    picture = picture[:: -1 if bgr and len(inputs) == 3 else 1].transpose(1, 2, 0)
     if picture.dtype != np.uint8 and picture.size:
         low, high = float(picture.min()), float(picture.max())
         if low < 0 or high > 255 or high <= 1:

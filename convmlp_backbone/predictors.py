@@ -1,4 +1,5 @@
 """RGB images to a toolbox's data samples and pictures, by a checkpoint or by an exported file."""
+
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
@@ -23,11 +24,14 @@ from .pictures import pixels_of
 from .runtime import read_image
 
 # Data sample and visualizer of each toolbox.
-CLASSES = dict(mmdet=('DetDataSample', 'DetLocalVisualizer'),
-               mmseg=('SegDataSample', 'SegLocalVisualizer'),
-               mmpretrain=('DataSample', 'UniversalVisualizer'))
-SCOPES = dict(detection='mmdet', instances='mmdet', segmentation='mmseg',
-              classification='mmpretrain')
+CLASSES = dict(
+    mmdet=('DetDataSample', 'DetLocalVisualizer'),
+    mmseg=('SegDataSample', 'SegLocalVisualizer'),
+    mmpretrain=('DataSample', 'UniversalVisualizer'),
+)
+SCOPES = dict(
+    detection='mmdet', instances='mmdet', segmentation='mmseg', classification='mmpretrain'
+)
 
 
 def is_exported(name: str | Path) -> bool:
@@ -66,15 +70,17 @@ class Predictor:
 
     def shown(self, image: np.ndarray) -> np.ndarray:
         """What :meth:`read` gives as an RGB picture."""
-        return image if image.dtype == np.uint8 and image.shape[2:] == (3, ) else pixels_of(
-            np.atleast_3d(image).transpose(2, 0, 1), bgr=False)
+        return (
+            image
+            if image.dtype == np.uint8 and image.shape[2:] == (3,)
+            else pixels_of(np.atleast_3d(image).transpose(2, 0, 1), bgr=False)
+        )
 
     def picture(self, image: np.ndarray, sample: Any, score_thr: float) -> np.ndarray:
         """An RGB picture of an image with the prediction drawn in."""
         image = np.ascontiguousarray(self.shown(image))
         if self.scope == 'mmpretrain':
-            return self.visualizer.visualize_cls(
-                image, sample, classes=self.classes, draw_gt=False)
+            return self.visualizer.visualize_cls(image, sample, classes=self.classes, draw_gt=False)
         options = dict(pred_score_thr=score_thr) if self.scope == 'mmdet' else {}
         if self.scope == 'mmseg':
             self.visualizer.alpha = 0.8
@@ -94,8 +100,15 @@ class CheckpointPredictor(Predictor):
         check: Raise where the names are not as many as the classes.
     """
 
-    def __init__(self, cfg: Any, source: str | Path, device: str, trust: bool = False,
-                 fuse: bool = False, check: bool = True):
+    def __init__(
+        self,
+        cfg: Any,
+        source: str | Path,
+        device: str,
+        trust: bool = False,
+        fuse: bool = False,
+        check: bool = True,
+    ):
         scope = cfg.get('default_scope', 'mmdet')
         init_default_scope(scope)
         cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
@@ -105,16 +118,22 @@ class CheckpointPredictor(Predictor):
         meta = in_order(cfg, {**known, **told}, told)
         if check:
             require_names(cfg, meta['classes'])
-        meta['classes'] += tuple(map(str, range(len(meta['classes']),
-                                                model_classes(cfg.model) or 0)))
+        meta['classes'] += tuple(
+            map(str, range(len(meta['classes']), model_classes(cfg.model) or 0))
+        )
         super().__init__(scope, meta)
         self.model.dataset_meta = meta
         if fuse:
             fuse_model(self.model)
         self.channels, loaders = input_channels(cfg) or 3, own_loaders(cfg)
         self.loaders, self.own_files = Compose(loaders), bool(loaders)
-        self.pipeline = Compose([step for step in cfg.test_dataloader.dataset.pipeline
-                                 if not step['type'].rpartition('.')[2].startswith('Load')])
+        self.pipeline = Compose(
+            [
+                step
+                for step in cfg.test_dataloader.dataset.pipeline
+                if not step['type'].rpartition('.')[2].startswith('Load')
+            ]
+        )
 
     def read(self, source):
         """As :meth:`Predictor.read`; what the config's own steps load, in their own order of
@@ -135,10 +154,20 @@ class CheckpointPredictor(Predictor):
         packed = []
         for image in images:
             shape = image.shape[:2]
-            packed.append(self.pipeline(dict(
-                img=np.ascontiguousarray(image if self.own_files else image[
-                    ..., swapped(self.channels)]), img_shape=shape, ori_shape=shape,
-                img_id=0, img_path='', sample_idx=0)))
+            packed.append(
+                self.pipeline(
+                    dict(
+                        img=np.ascontiguousarray(
+                            image if self.own_files else image[..., swapped(self.channels)]
+                        ),
+                        img_shape=shape,
+                        ori_shape=shape,
+                        img_id=0,
+                        img_path='',
+                        sample_idx=0,
+                    )
+                )
+            )
         samples = []
         if self.scope == 'mmdet':  # which pads a batch to its largest image
             groups = [packed]
@@ -146,8 +175,9 @@ class CheckpointPredictor(Predictor):
             groups = [[part] for part in packed]
         for group in groups:
             with torch.no_grad():
-                samples += self.model.test_step({
-                    key: [part[key] for part in group] for key in ('inputs', 'data_samples')})
+                samples += self.model.test_step(
+                    {key: [part[key] for part in group] for key in ('inputs', 'data_samples')}
+                )
         return [sample.cpu() for sample in samples]
 
 
@@ -164,27 +194,42 @@ class FilePredictor(Predictor):
         self.channels = facts.get('in_channels', 3)
         meta = {key: facts[key] for key in ('classes', 'palette') if facts[key]}
         meta.setdefault('classes', [])
-        super().__init__(SCOPES[facts['task']], dict(
-            meta, palette=full_palette(meta.get('palette'), len(meta['classes']))))
+        super().__init__(
+            SCOPES[facts['task']],
+            dict(meta, palette=full_palette(meta.get('palette'), len(meta['classes']))),
+        )
 
     def read(self, source):
         return read_image(source, self.channels)
 
     def __call__(self, images):
-        return [as_sample(result, self.sample(metainfo=dict(ori_shape=image.shape[:2])),
-                          self.runtime.facts['task'])
-                for image, result in zip(images, self.runtime.predict(images), strict=True)]
+        return [
+            as_sample(
+                result,
+                self.sample(metainfo=dict(ori_shape=image.shape[:2])),
+                self.runtime.facts['task'],
+            )
+            for image, result in zip(images, self.runtime.predict(images), strict=True)
+        ]
 
 
 def own_loaders(cfg: Any) -> list[dict]:
     """The steps that load an image, [] where they do no more than read a photo or grey values."""
     loader = cfg.get('test_dataloader') or {}
-    steps = [step for step in (loader.get('dataset') or {}).get('pipeline') or ()
-             if (name := step['type'].rpartition('.')[2]).startswith('Load')
-             and 'Annotation' not in name]
+    steps = [
+        step
+        for step in (loader.get('dataset') or {}).get('pipeline') or ()
+        if (name := step['type'].rpartition('.')[2]).startswith('Load') and 'Annotation' not in name
+    ]
     plain = {3: 'color', 1: 'grayscale'}.get(input_channels(cfg) or 3)
-    return [] if all(step['type'].endswith('LoadImageFromFile') and
-                     step.get('color_type', 'color') == plain for step in steps) else steps
+    return (
+        []
+        if all(
+            step['type'].endswith('LoadImageFromFile') and step.get('color_type', 'color') == plain
+            for step in steps
+        )
+        else steps
+    )
 
 
 def in_order(cfg: Any, known: dict, told: dict) -> dict:
@@ -203,8 +248,11 @@ def in_order(cfg: Any, known: dict, told: dict) -> dict:
     if palette is None or isinstance(palette, str):
         palette = ()
     colours = dict(zip(known['classes'], palette, strict=False))
-    return dict(classes=tuple(classes), category_ids=ids, palette=full_palette(
-        [colours[name] for name in classes if name in colours], len(classes)))
+    return dict(
+        classes=tuple(classes),
+        category_ids=ids,
+        palette=full_palette([colours[name] for name in classes if name in colours], len(classes)),
+    )
 
 
 def known_classes(cfg: Any, model: Any) -> dict:
@@ -212,8 +260,10 @@ def known_classes(cfg: Any, model: Any) -> dict:
     dataset = cfg.test_dataloader.dataset
     if cfg.get('default_scope') == 'mmpretrain':  # whose data sets cannot be had without the data
         with DATASETS.switch_scope_and_registry(None) as registry:
-            known = {'classes': list(map(str, range(model.head.num_classes))),
-                     **getattr(registry.get(dataset.type), 'METAINFO', {})}
+            known = {
+                'classes': list(map(str, range(model.head.num_classes))),
+                **getattr(registry.get(dataset.type), 'METAINFO', {}),
+            }
     else:
         known = DATASETS.build(dict(dataset, lazy_init=True)).metainfo
     return {key: known[key] for key in ('classes', 'palette') if key in known}

@@ -2,6 +2,7 @@
 
 Every ``nn.Sequential`` of a network follows one rule, see :class:`Recomputed`.
 """
+
 from contextlib import nullcontext
 from typing import Any
 
@@ -35,15 +36,20 @@ class StatisticsKept:
 
 def through(layers, x, again=False):
     """``x`` through the layers; ``again``: what is inside is computed again, not kept."""
+
     def forward(x):
         for layer in layers:
             x = layer(x)
         return x
+
     if not again:
         return forward(x)
     # A compiled program updates the statistics once whatever it computes again.
-    once: dict[str, Any] = {} if torch.compiler.is_compiling() else dict(
-        context_fn=lambda: (nullcontext(), StatisticsKept(layers)))
+    once: dict[str, Any] = (
+        {}
+        if torch.compiler.is_compiling()
+        else dict(context_fn=lambda: (nullcontext(), StatisticsKept(layers)))
+    )
     return checkpoint(forward, x, use_reentrant=False, **once)
 
 
@@ -60,7 +66,8 @@ def cut(layers, behind):
 def observed(layers):
     """Whether a hook would see that a layer is called twice."""
     return bool(nn_module._global_forward_hooks or nn_module._global_forward_pre_hooks) or any(
-        layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
+        layer._forward_hooks or layer._forward_pre_hooks for layer in layers
+    )
 
 
 class Recomputed(nn.Sequential):
@@ -91,9 +98,13 @@ class Recomputed(nn.Sequential):
             return x
         first, *rest = cut(layers, behind=lambda layer: isinstance(layer, (nn.Conv2d, nn.Linear)))
         x = through(first, x)
-        again = (self.training and x.device.type == 'cpu'
-                 and x.numel() * x.element_size() >= self.large
-                 and not torch.compiler.is_compiling() and not observed(layers))
+        again = (
+            self.training
+            and x.device.type == 'cpu'
+            and x.numel() * x.element_size() >= self.large
+            and not torch.compiler.is_compiling()
+            and not observed(layers)
+        )
         for part in rest:
             x = through(part, x, again)
         return x

@@ -6,6 +6,7 @@ One file, to be copied into a product or run: ``python runtime.py model.onnx pho
 PyTorch or of a toolbox is needed or imported. An exported file is data: it is read, never run, and
 refused where it asks for files outside its folder or for operators that are no standard ones.
 """
+
 import argparse
 import json
 import mmap
@@ -52,8 +53,9 @@ class Runtime:
         ExportedFileError: No such file, damaged, of another kind or version; no backend.
     """
 
-    def __init__(self, file, backend: str | None = None, threads: int | None = None,
-                 precision: str = 'f32'):
+    def __init__(
+        self, file, backend: str | None = None, threads: int | None = None, precision: str = 'f32'
+    ):
         self.file = Path(file)
         self.facts = read_facts(self.file)
         self._run = load(self.file, backend, threads, precision)
@@ -86,7 +88,9 @@ class Runtime:
             for place, i in enumerate(group):
                 results[i] = self.result(
                     {name: output[place] for name, output in outputs.items()},
-                    inputs[i].shape[:2], size)
+                    inputs[i].shape[:2],
+                    size,
+                )
         return results
 
     def run(self, images: np.ndarray, size: tuple[int, int] | None = None) -> dict:
@@ -102,17 +106,20 @@ class Runtime:
                 kind = {1: 'grey', 3: 'RGB', 4: 'RGBA'}.get(channels, 'such')
                 raise ExportedFileError(
                     f'{self.file} takes {kind} images (N, height, width, {channels}) of type '
-                    f'uint8, not {images.shape} of type {images.dtype}')
+                    f'uint8, not {images.shape} of type {images.dtype}'
+                )
             batch, *given = images.shape[:3]
         else:
             batch, *given = images.shape[0], *images.shape[2:]
         wanted = self.facts.get('fixed') or [None] * 3
         if 0 in images.shape or any(
-                w not in (None, g) for w, g in zip(wanted, (batch, *given), strict=True)):
+            w not in (None, g) for w, g in zip(wanted, (batch, *given), strict=True)
+        ):
             raise ExportedFileError(
                 f'{self.file} takes {wanted[0] or "any number of"} images of '
                 f'{wanted[1] or "any height"} x {wanted[2] or "any width"}, not {batch} of '
-                f'{given[0]} x {given[1]}')
+                f'{given[0]} x {given[1]}'
+            )
         inputs = [images]
         if self.facts['task'] == 'segmentation':
             inputs.append(np.array(size or given, np.int64))
@@ -147,9 +154,10 @@ def paste(mask: np.ndarray, box: np.ndarray, canvas: np.ndarray, threshold: floa
     high = np.minimum(np.ceil(box[2:]) + 1, canvas.shape[::-1]).astype(int)
     if (high <= low).any():
         return
-    columns, rows = (stretch(*side) for side in zip(low, high, box[:2], box[2:], mask.shape[::-1],
-                                                    strict=True))
-    canvas[low[1]:high[1], low[0]:high[0]] = rows @ mask @ columns.T >= threshold
+    columns, rows = (
+        stretch(*side) for side in zip(low, high, box[:2], box[2:], mask.shape[::-1], strict=True)
+    )
+    canvas[low[1] : high[1], low[0] : high[0]] = rows @ mask @ columns.T >= threshold
 
 
 def stretch(low, high, start, end, cells) -> np.ndarray:
@@ -165,14 +173,16 @@ def stretch(low, high, start, end, cells) -> np.ndarray:
 
 # Images
 
+
 def read_image(source, channels: int = 3) -> np.ndarray:
     """RGB (height, width, 3), uint8, turned as its EXIF data say; of one channel grey values, of
     four RGBA."""
     if isinstance(source, np.ndarray):
         return source
     if channels not in (1, 3, 4):
-        raise ExportedFileError(f'{source}: of {channels} channels only arrays (height, width, '
-                                f'{channels}) are taken')
+        raise ExportedFileError(
+            f'{source}: of {channels} channels only arrays (height, width, {channels}) are taken'
+        )
     image = source if isinstance(source, Image.Image) else Image.open(source)
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith('I;16') or image.mode == 'I':
@@ -187,9 +197,10 @@ def prepare(image: np.ndarray, steps: list[dict]) -> np.ndarray:
         height, width = image.shape[:2]
         if step['step'] == 'crop':
             size = min(step['size'][0], height), min(step['size'][1], width)
-            top, left = (max(0, round((a - b) / 2)) for a, b in zip((height, width), size,
-                                                                    strict=True))
-            image = image[top:top + size[0], left:left + size[1]]
+            top, left = (
+                max(0, round((a - b) / 2)) for a, b in zip((height, width), size, strict=True)
+            )
+            image = image[top : top + size[0], left : left + size[1]]
         else:
             image = resize(image, *new_size(height, width, step), step['interpolation'])
     return image
@@ -199,8 +210,13 @@ def new_size(height: int, width: int, step: dict) -> tuple[int, int]:
     """Height and width after a step, in the roundings of MMCV and MMPretrain."""
     if 'edge' in step:
         edge, scale = step['edge'], step['scale']
-        if edge == 'width' or edge == 'short' and width < height or \
-                edge == 'long' and width > height:
+        if (
+            edge == 'width'
+            or edge == 'short'
+            and width < height
+            or edge == 'long'
+            and width > height
+        ):
             return int(scale * height / width), scale
         return scale, int(scale * width / height)
     if 'factor' in step:
@@ -220,14 +236,16 @@ def resize(image: np.ndarray, height: int, width: int, interpolation: str) -> np
     library, _, kind = interpolation.partition('-')
     if library == 'pillow':
         picture = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
-        return np.asarray(picture.resize((width, height), Image.Resampling[
-            kind.upper()])).reshape(height, width, -1)
+        return np.asarray(picture.resize((width, height), Image.Resampling[kind.upper()])).reshape(
+            height, width, -1
+        )
     try:
         import cv2
     except ImportError:
         return resize_bilinear(image, height, width)
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR
-                      ).reshape(height, width, -1)  # which drops an only channel
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR).reshape(
+        height, width, -1
+    )  # which drops an only channel
 
 
 def resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -253,7 +271,7 @@ def resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def neighbours(source: int, target: int, horizontal: bool) -> tuple[np.ndarray, np.ndarray]:
     """For every target pixel the two source pixels around it and their weights of 11 bits."""
-    place = ((np.arange(target) + 0.5) * (1. / (target / source)) - 0.5).astype(np.float32)
+    place = ((np.arange(target) + 0.5) * (1.0 / (target / source)) - 0.5).astype(np.float32)
     first = np.floor(place)
     part = place - first
     if horizontal:
@@ -264,13 +282,16 @@ def neighbours(source: int, target: int, horizontal: bool) -> tuple[np.ndarray, 
 
 # Files
 
+
 def read_facts(file: Path) -> dict:
     """What an exported file says of itself, once it is known to be one, and harmless."""
     if not file.is_file():
         raise ExportedFileError(f'no exported file {file.resolve()}')
     if file.suffix == '.pt2':
-        raise ExportedFileError(f'{file} runs in PyTorch: torch.export.load("{file}").module('
-                                'check_guards=False); export an .onnx or .xml to run it here')
+        raise ExportedFileError(
+            f'{file} runs in PyTorch: torch.export.load("{file}").module('
+            'check_guards=False); export an .onnx or .xml to run it here'
+        )
     if file.suffix not in ('.onnx', '.xml'):
         raise ExportedFileError(f'{file}: expected a file that ends in .onnx or .xml')
     try:
@@ -278,16 +299,20 @@ def read_facts(file: Path) -> dict:
     except ExportedFileError:
         raise
     except Exception as error:  # a damaged file can raise anything
-        raise ExportedFileError(f'{file} is damaged or no {file.suffix[1:]} file '
-                                f'({type(error).__name__}: {error})') from None
+        raise ExportedFileError(
+            f'{file} is damaged or no {file.suffix[1:]} file ({type(error).__name__}: {error})'
+        ) from None
     if 'format' not in facts:
-        raise ExportedFileError(f'{file} was not written by `convmlp export`: it lacks the classes '
-                                'and the normalisation; export the model anew')
+        raise ExportedFileError(
+            f'{file} was not written by `convmlp export`: it lacks the classes '
+            'and the normalisation; export the model anew'
+        )
     if facts['format'] != FORMAT:
         raise ExportedFileError(
             f'{file} is of format {facts["format"]}, written by convmlp-backbone '
             f'{facts.get("version")}; this runtime reads format {FORMAT}: take the runtime.py of '
-            'that version, or export the model anew')
+            'that version, or export the model anew'
+        )
     return facts
 
 
@@ -300,7 +325,8 @@ MESSAGES = dict(
     node={5: 'attribute'},
     attribute={5: 'tensor', 6: 'graph', 10: 'tensor', 11: 'graph', 22: 'sparse', 23: 'sparse'},
     sparse={1: 'tensor', 2: 'tensor'},
-    tensor={13: 'external'})
+    tensor={13: 'external'},
+)
 
 
 def onnx_facts(file: Path) -> dict:
@@ -315,13 +341,15 @@ def onnx_facts(file: Path) -> dict:
         elif kind in ('opset', 'node'):
             domain = text(message, 1 if kind == 'opset' else 7)
             if domain not in DOMAINS:
-                raise ExportedFileError(f'{file} asks for operators of "{domain}", which are no '
-                                        'standard ones: refused')
+                raise ExportedFileError(
+                    f'{file} asks for operators of "{domain}", which are no standard ones: refused'
+                )
         elif kind == 'external' and text(message, 1) == 'location':
             place = (file.parent / text(message, 2)).resolve()
             if not place.is_relative_to(file.parent.resolve()):
-                raise ExportedFileError(f'{file} asks for the file {text(message, 2)} outside its '
-                                        'folder: refused')
+                raise ExportedFileError(
+                    f'{file} asks for the file {text(message, 2)} outside its folder: refused'
+                )
     return facts
 
 
@@ -349,6 +377,7 @@ def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             if byte < 128:
                 return value
         raise ValueError('a number without end')
+
     while place < len(data):
         number, kind = divmod(varint(), 8)
         if kind == 0:
@@ -357,7 +386,7 @@ def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         length = {1: lambda: 8, 2: varint, 5: lambda: 4}[kind]()
         if place + length > len(data):
             raise ValueError('it ends too soon')
-        yield number, data[place:place + length]
+        yield number, data[place : place + length]
         place += length
 
 
@@ -371,8 +400,10 @@ def openvino_facts(file: Path) -> dict:
     root = ElementTree.parse(file).getroot()
     for layer in root.iter('layer'):
         if not re.fullmatch(r'opset\d+', layer.get('version', '')):
-            raise ExportedFileError(f'{file} asks for operators of "{layer.get("version")}", which '
-                                    'are no standard ones: refused')
+            raise ExportedFileError(
+                f'{file} asks for operators of "{layer.get("version")}", which '
+                'are no standard ones: refused'
+            )
     if not file.with_suffix('.bin').is_file():
         raise ExportedFileError(f'{file} needs {file.with_suffix(".bin").name} beside it')
     facts = root.find('rt_info/convmlp')
@@ -385,8 +416,9 @@ def load(file: Path, backend: str | None, threads: int | None, precision: str):
     if file.suffix == '.xml' or precision != 'f32':
         del backends['onnxruntime']
     if backend and backend not in backends:
-        raise ExportedFileError(f'{file} in {precision} cannot be run by {backend}, only by '
-                                f'{" or ".join(backends)}')
+        raise ExportedFileError(
+            f'{file} in {precision} cannot be run by {backend}, only by {" or ".join(backends)}'
+        )
     for name in [backend] if backend else list(backends):
         try:
             return backends[name](file, threads, precision)
@@ -401,17 +433,18 @@ def load(file: Path, backend: str | None, threads: int | None, precision: str):
 
 def load_onnxruntime(file, threads, precision):
     import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        str(file), options, providers=['CPUExecutionProvider'])
+    session = onnxruntime.InferenceSession(str(file), options, providers=['CPUExecutionProvider'])
     names = [value.name for value in session.get_inputs()]
     return lambda inputs: session.run(None, dict(zip(names, inputs, strict=True)))
 
 
 def load_openvino(file, threads, precision):
     import openvino
+
     options = {'INFERENCE_PRECISION_HINT': precision}
     if threads:
         options['INFERENCE_NUM_THREADS'] = threads
@@ -421,12 +454,14 @@ def load_openvino(file, threads, precision):
     def run(inputs):
         # Copied: the next call writes to the same memory.
         return [np.array(output) for output in request.infer(inputs).values()]
+
     return run
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Predict with an exported model: a line of JSON '
-                                     'for every image.')
+    parser = argparse.ArgumentParser(
+        description='Predict with an exported model: a line of JSON for every image.'
+    )
     parser.add_argument('file', help='.onnx or .xml')
     parser.add_argument('images', nargs='+')
     parser.add_argument('--backend', choices=['onnxruntime', 'openvino'])
@@ -438,13 +473,19 @@ def main() -> None:
     for name in args.images:
         result = runtime(name)
         if isinstance(result, Detections):
-            found = dict(boxes=result.boxes.round(2).tolist(), scores=result.scores.tolist(),
-                         labels=result.labels.tolist())
+            found = dict(
+                boxes=result.boxes.round(2).tolist(),
+                scores=result.scores.tolist(),
+                labels=result.labels.tolist(),
+            )
         elif runtime.facts['task'] == 'classification':
             found = dict(label=int(result.argmax()), score=float(result.max()))
         else:
-            found = dict(pixels=dict(zip(*(v.tolist() for v in np.unique(
-                result, return_counts=True)), strict=True)))
+            found = dict(
+                pixels=dict(
+                    zip(*(v.tolist() for v in np.unique(result, return_counts=True)), strict=True)
+                )
+            )
         print(json.dumps(dict(image=name, **found)))
 
 

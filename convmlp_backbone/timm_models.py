@@ -3,6 +3,7 @@
 The backbone's own modules with the published classifier: LayerNorm over the channels at every
 location, mean over the locations, Linear. Parameter names are the published ones.
 """
+
 from contextlib import nullcontext
 from typing import List, Optional, Tuple, Union  # noqa: UP035  TorchScript reads these
 
@@ -25,8 +26,10 @@ def dilate(network: Network, output_stride: int) -> None:
     for stage, stride in zip(network.stages, (16, 32, 32), strict=True):
         convs = [*(block.connect for block in stage.blocks), *stage.downsample_mlp]
         if output_stride < 32 and not all(isinstance(conv, nn.Conv2d) for conv in convs):
-            raise ValueError(f'output_stride={output_stride}: expected 32 for an arch without '
-                             'strided or depthwise convolutions')
+            raise ValueError(
+                f'output_stride={output_stride}: expected 32 for an arch without '
+                'strided or depthwise convolutions'
+            )
         for conv in convs if dilation > 1 else ():
             conv.dilation = conv.padding = (dilation, dilation)
         if stride > output_stride:
@@ -50,8 +53,18 @@ class TimmConvMLP(Network):
         device, dtype: Of the parameters.
     """
 
-    def __init__(self, arch='s', num_classes=1000, in_chans=3, global_pool='avg', output_stride=32,
-                 drop_rate=0., drop_path_rate=0.1, device=None, dtype=None):
+    def __init__(
+        self,
+        arch='s',
+        num_classes=1000,
+        in_chans=3,
+        global_pool='avg',
+        output_stride=32,
+        drop_rate=0.0,
+        drop_path_rate=0.1,
+        device=None,
+        dtype=None,
+    ):
         with nullcontext() if device is None else torch.device(device):
             super().__init__(arch, in_chans, drop_path_rate)
             self.norm = LayerNorm2d(self.channels[-1], eps=1e-5)
@@ -62,7 +75,8 @@ class TimmConvMLP(Network):
         modules = 'tokenizer', 'conv_stages', 'stages.0', 'stages.2'
         self.feature_info = [
             dict(num_chs=channels, reduction=min(stride, output_stride), module=module)
-            for channels, stride, module in zip(self.channels, self.STRIDES, modules, strict=True)]
+            for channels, stride, module in zip(self.channels, self.STRIDES, modules, strict=True)
+        ]
         self.head_drop = nn.Dropout(drop_rate)
         recompute.apply(self)
         self.to(dtype=dtype)
@@ -80,9 +94,13 @@ class TimmConvMLP(Network):
         return self.forward_head(self.forward_features(x))
 
     def forward_intermediates(
-            self, x, indices: Optional[Union[int, List[int]]] = None,  # noqa: UP006, UP007, UP045
-            norm: bool = False, stop_early: bool = False, output_fmt: str = 'NCHW',
-            intermediates_only: bool = False,
+        self,
+        x,
+        indices: Optional[Union[int, List[int]]] = None,  # noqa: UP006, UP007, UP045
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = 'NCHW',
+        intermediates_only: bool = False,
     ) -> Union[List[Tensor], Tuple[Tensor, List[Tensor]]]:  # noqa: UP006, UP007
         """The levels F1 to F4 that ``indices`` names, alone or as (final features, levels).
 
@@ -135,7 +153,8 @@ class TimmConvMLP(Network):
         like = next(self.parameters())
         with like.device:
             self.global_pool, self.head = create_classifier(
-                self.num_features, num_classes, pool_type=global_pool)
+                self.num_features, num_classes, pool_type=global_pool
+            )
             init_parameters(self.head)
         self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
         self.head.to(dtype=like.dtype).train(self.training)
@@ -163,34 +182,61 @@ class TimmConvMLP(Network):
         return dict(
             stem='^tokenizer',
             conv=[(r'^conv_stages\.conv_blocks\.(\d+)', None), ('^conv_stages', previous)],
-            blocks=[(r'^stages\.(\d+)\.blocks\.(\d+)', None), (r'^stages\.(\d+)', previous),
-                    ('^norm', previous)])
+            blocks=[
+                (r'^stages\.(\d+)\.blocks\.(\d+)', None),
+                (r'^stages\.(\d+)', previous),
+                ('^norm', previous),
+            ],
+        )
 
 
 # The published files of every size. register_model reads default_cfgs, so it stands before it.
 TAGS = {
-    'in1k': dict(file='imagenet', num_classes=1000, crop_pct=0.9, mean=(0.485, 0.456, 0.406),
-                 std=(0.229, 0.224, 0.225)),
-    'cifar10': dict(file='cifar10', num_classes=10, mean=(0.4914, 0.4822, 0.4465),
-                    std=(0.2470, 0.2435, 0.2616)),
-    'cifar100': dict(file='cifar100', num_classes=100, mean=(0.5071, 0.4867, 0.4408),
-                     std=(0.2675, 0.2565, 0.2761)),
-    'flowers102': dict(file='flowers102', num_classes=102, mean=(0.4353, 0.3773, 0.2872),
-                       std=(0.2966, 0.2455, 0.2698)),
+    'in1k': dict(
+        file='imagenet',
+        num_classes=1000,
+        crop_pct=0.9,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    ),
+    'cifar10': dict(
+        file='cifar10', num_classes=10, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)
+    ),
+    'cifar100': dict(
+        file='cifar100',
+        num_classes=100,
+        mean=(0.5071, 0.4867, 0.4408),
+        std=(0.2675, 0.2565, 0.2761),
+    ),
+    'flowers102': dict(
+        file='flowers102',
+        num_classes=102,
+        mean=(0.4353, 0.3773, 0.2872),
+        std=(0.2966, 0.2455, 0.2698),
+    ),
 }
 
 
 def _cfg(size, file, crop_pct=1.0, **facts):
     return dict(
-        url=f'{BASE_URL}convmlp_{size}_{file}.pth', input_size=(3, 224, 224), pool_size=(7, 7),
-        crop_pct=crop_pct, interpolation='bicubic', first_conv='tokenizer.block.0',
-        classifier='head', license='apache-2.0', paper_ids='arXiv:2109.04454',
+        url=f'{BASE_URL}convmlp_{size}_{file}.pth',
+        input_size=(3, 224, 224),
+        pool_size=(7, 7),
+        crop_pct=crop_pct,
+        interpolation='bicubic',
+        first_conv='tokenizer.block.0',
+        classifier='head',
+        license='apache-2.0',
+        paper_ids='arXiv:2109.04454',
         paper_name='ConvMLP: Hierarchical Convolutional MLPs for Vision',
-        origin_url='https://github.com/SHI-Labs/Convolutional-MLPs', **facts)
+        origin_url='https://github.com/SHI-Labs/Convolutional-MLPs',
+        **facts,
+    )
 
 
-default_cfgs = models.generate_default_cfgs({
-    f'convmlp_{size}.{tag}': _cfg(size, **facts) for size in 'sml' for tag, facts in TAGS.items()})
+default_cfgs = models.generate_default_cfgs(
+    {f'convmlp_{size}.{tag}': _cfg(size, **facts) for size in 'sml' for tag, facts in TAGS.items()}
+)
 
 
 def _create(name, pretrained, pretrained_cfg=None, pretrained_cfg_overlay=None, **kwargs):
@@ -201,10 +247,17 @@ def _create(name, pretrained, pretrained_cfg=None, pretrained_cfg_overlay=None, 
     source = cfg.file or (cfg.url if (cfg.url or '').startswith(BASE_URL) else None)
     if pretrained and source and not (cfg.source or cfg.state_dict):
         overlay['state_dict'] = {
-            name.removeprefix('module.'): v for name, v in unwrap(load(source))[1].items()}
+            name.removeprefix('module.'): v for name, v in unwrap(load(source))[1].items()
+        }
     model = models.build_model_with_cfg(
-        TimmConvMLP, name, pretrained, pretrained_cfg, overlay,
-        feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls='getter'), **kwargs)
+        TimmConvMLP,
+        name,
+        pretrained,
+        pretrained_cfg,
+        overlay,
+        feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls='getter'),
+        **kwargs,
+    )
     for part in model.modules():
         if cfg := getattr(part, 'pretrained_cfg', None):
             cfg.pop('state_dict', None)
@@ -216,8 +269,10 @@ def _adapt(cfg, in_chans):
     """What the model says of its images, from which timm makes its loaders; not before loading."""
     channels, *size = cfg['input_size']
     if in_chans != channels:
-        cfg.update(input_size=(in_chans, *size), **{
-            key: (sum(cfg[key]) / channels,) * in_chans for key in ('mean', 'std')})
+        cfg.update(
+            input_size=(in_chans, *size),
+            **{key: (sum(cfg[key]) / channels,) * in_chans for key in ('mean', 'std')},
+        )
 
 
 @models.register_model
@@ -236,5 +291,6 @@ def convmlp_l(pretrained=False, progress=True, **kwargs):
 
 
 # As the authors' YAML files call them.
-models.register_model_deprecations(__name__, {
-    f'{name}_classification': name for name in ('convmlp_s', 'convmlp_m', 'convmlp_l')})
+models.register_model_deprecations(
+    __name__, {f'{name}_classification': name for name in ('convmlp_s', 'convmlp_m', 'convmlp_l')}
+)

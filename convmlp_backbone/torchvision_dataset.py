@@ -1,4 +1,5 @@
 """The classification data sets of torchvision, by their names, as a data set of MMEngine."""
+
 import difflib
 import inspect
 
@@ -60,5 +61,12 @@ class TorchvisionDataset:
     def __getitem__(self, index):
         image, label = self.dataset[index]
         image = np.ascontiguousarray(np.asarray(image.convert('RGB'))[..., ::-1])
-        return self.pipeline(dict(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2],
-                                  gt_label=int(label), sample_idx=index))
+        return self.pipeline(
+            dict(
+                img=image,
+                img_shape=image.shape[:2],
+                ori_shape=image.shape[:2],
+                gt_label=int(label),
+                sample_idx=index,
+            )
+        )

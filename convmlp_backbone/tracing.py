@@ -1,4 +1,5 @@
 """Whether PyTorch computes here and now, or something else looks at what it would compute."""
+
 from typing import Any
 
 import torch
@@ -12,8 +13,7 @@ def transformed(x: Any) -> bool:
 
     Or carries a tangent: forward-mode differentiation takes few functions written in Python.
     """
-    return (not isinstance(x, torch.Tensor) or _transforms_active()
-            or forward_ad._current_level >= 0)
+    return not isinstance(x, torch.Tensor) or _transforms_active() or forward_ad._current_level >= 0
 
 
 def computed_now(x: Any) -> bool:

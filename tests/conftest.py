@@ -15,8 +15,7 @@ torch.set_num_threads(1)
 
 # What a property without a number of its own is tried on; `make torture` asks for the second.
 hypothesis.settings.register_profile('suite', max_examples=40, deadline=None)
-hypothesis.settings.register_profile(
-    'torture', max_examples=20_000, deadline=None, print_blob=True)
+hypothesis.settings.register_profile('torture', max_examples=20_000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile('suite')
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +35,7 @@ def shared_data():
 def coins(tmp_path_factory):
     """The coins data set."""
     from make_coins_dataset import make
+
     root = tmp_path_factory.mktemp('data') / 'coins'
     make(root)
     return root
@@ -44,16 +44,23 @@ def coins(tmp_path_factory):
 @pytest.fixture
 def run_tool(tmp_path):
     """Run a program of tools/ in an empty folder, as a user would; returns the process."""
+
     def run(tool, *args, env=None, timeout=600, check=True, cwd=tmp_path):
         path = ROOT / 'tools' / tool
         command = ['bash', path] if path.suffix == '.sh' else [sys.executable, path]
         done = subprocess.run(
-            [str(part) for part in (*command, *args)], cwd=cwd, text=True, timeout=timeout,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env={**os.environ, 'PYTHON': sys.executable, **(env or {})})
+            [str(part) for part in (*command, *args)],
+            cwd=cwd,
+            text=True,
+            timeout=timeout,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, 'PYTHON': sys.executable, **(env or {})},
+        )
         if check:
             assert done.returncode == 0, done.stdout[-4000:]
         return done
+
     return run
 
 
@@ -67,6 +74,7 @@ def call_tool(tmp_path, monkeypatch, capsys):
     from mmengine.registry import DefaultScope
 
     from convmlp_cli import main
+
     monkeypatch.chdir(tmp_path)
     # MMEngine prettifies the config four times a run, which takes most of the time.
     monkeypatch.setattr(mmengine.Config, 'pretty_text', property(lambda cfg: ''))
@@ -84,6 +92,7 @@ def call_tool(tmp_path, monkeypatch, capsys):
             assert isinstance(exit.code, str), capsys.readouterr()
             return exit.code
         return capsys.readouterr().out
+
     return run
 
 
@@ -94,6 +103,7 @@ def restore_loaders():
     from mmengine.runner import CheckpointLoader
 
     from convmlp_backbone import checkpoints
+
     schemes, from_http = dict(CheckpointLoader._schemes), module.load_from_http
     yield
     CheckpointLoader._schemes, module.load_from_http = schemes, from_http

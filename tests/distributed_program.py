@@ -1,4 +1,5 @@
 """Run by tests/test_distributed.py in every process of a distributed job: ``TASK --launcher L``."""
+
 import json
 import os
 import signal
@@ -20,7 +21,6 @@ STEPS, TOTAL_BATCH = 10, 4
 
 
 class Images(torch.utils.data.Dataset):
-
     def __len__(self):
         return STEPS * TOTAL_BATCH
 
@@ -38,8 +38,12 @@ class Model(BaseModel):
 
     def forward(self, inputs, mode='loss'):
         levels = self.backbone(inputs)
-        return dict(loss=sum((conv(level) - 1).square().mean()
-                             for conv, level in zip(self.convs, levels, strict=True)))
+        return dict(
+            loss=sum(
+                (conv(level) - 1).square().mean()
+                for conv, level in zip(self.convs, levels, strict=True)
+            )
+        )
 
 
 def train(launcher, rank_to_kill=None):
@@ -47,18 +51,31 @@ def train(launcher, rank_to_kill=None):
     world_size = int(os.environ.get('WORLD_SIZE', 1))
     torch.manual_seed(0)
     runner = Runner(
-        Model(norm_eval=True, drop_path_rate=0), 'work', launcher=launcher,
-        randomness=dict(seed=0), log_level='ERROR',
-        cfg=dict(model_wrapper_cfg=dict(
-            type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)),
-        train_dataloader=dict(dataset=Images(), batch_size=TOTAL_BATCH // world_size, num_workers=1,
-                              sampler=dict(type='DefaultSampler', shuffle=True),
-                              collate_fn=dict(type='default_collate')),
+        Model(norm_eval=True, drop_path_rate=0),
+        'work',
+        launcher=launcher,
+        randomness=dict(seed=0),
+        log_level='ERROR',
+        cfg=dict(
+            model_wrapper_cfg=dict(
+                type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False
+            )
+        ),
+        train_dataloader=dict(
+            dataset=Images(),
+            batch_size=TOTAL_BATCH // world_size,
+            num_workers=1,
+            sampler=dict(type='DefaultSampler', shuffle=True),
+            collate_fn=dict(type='default_collate'),
+        ),
         train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=1),
         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)),
-        default_hooks=dict(checkpoint=dict(type='AtomicCheckpointHook'),
-                           resume=dict(type='ReproducibleResumeHook'),
-                           invalid_loss=dict(type='InvalidLossHook')))
+        default_hooks=dict(
+            checkpoint=dict(type='AtomicCheckpointHook'),
+            resume=dict(type='ReproducibleResumeHook'),
+            invalid_loss=dict(type='InvalidLossHook'),
+        ),
+    )
     losses, step = [], runner.model.train_step
 
     def recorded(*args, **kwargs):
@@ -70,6 +87,7 @@ def train(launcher, rank_to_kill=None):
             dist.all_reduce(loss)
         losses.append(loss.item() / world_size)
         return terms
+
     runner.model.train_step = recorded
     runner.train()
     if runner.rank == 0:

@@ -1,4 +1,5 @@
 """Rebuilds the weights and inputs behind golden/convmlp.npz from NumPy's frozen RandomState."""
+
 import zlib
 from ast import literal_eval
 from pathlib import Path
@@ -16,8 +17,10 @@ def random_state(name):
 
 def shapes(size):
     """``{name: shape}`` of the published model, classifier included."""
-    return {str(name): literal_eval(str(shape)) for name, shape in
-            zip(OUTPUTS[f'{size}/keys'], OUTPUTS[f'{size}/shapes'], strict=True)}
+    return {
+        str(name): literal_eval(str(shape))
+        for name, shape in zip(OUTPUTS[f'{size}/keys'], OUTPUTS[f'{size}/shapes'], strict=True)
+    }
 
 
 def weights(size):

@@ -1,4 +1,5 @@
 """The switches of the paper's ablation, which are optional keys of an arch."""
+
 import pytest
 import torch
 from torch import nn
@@ -11,7 +12,8 @@ SWITCHES = {
     'conv stage': dict(conv_blocks=0),
     'conv downsampling': dict(conv_downsample=False),
     'depthwise': dict(depthwise=False),
-    'all, Pure-MLP': dict(conv_blocks=0, conv_downsample=False, depthwise=False)}
+    'all, Pure-MLP': dict(conv_blocks=0, conv_downsample=False, depthwise=False),
+}
 
 
 @pytest.mark.parametrize('off', SWITCHES)
@@ -35,10 +37,12 @@ def test_parameters_of_size_s():
     assert whole == parameters(conv_downsample=True, depthwise=True) == 8_508_896
     # Two blocks of 64 -> 128 -> 128 -> 64 channels with three batch norms.
     assert whole - parameters(conv_blocks=0) == 2 * (
-        64 * 128 + 9 * 128 * 128 + 128 * 64 + 2 * (128 + 128 + 64))
+        64 * 128 + 9 * 128 * 128 + 128 * 64 + 2 * (128 + 128 + 64)
+    )
     # 3x3 against LayerNorm and Linear of 2x2 pixels, from 64, 128, 256 channels to 128, 256, 512.
     assert whole - parameters(conv_downsample=False) == sum(
-        9 * c * 2 * c + 2 * c - (2 * 4 * c + 4 * c * 2 * c) for c in (64, 128, 256))
+        9 * c * 2 * c + 2 * c - (2 * 4 * c + 4 * c * 2 * c) for c in (64, 128, 256)
+    )
     # A LayerNorm and a 3x3 filter for every channel.
     assert whole - parameters(depthwise=False) == (2 + 9) * (2 * 128 + 4 * 256 + 2 * 512)
 
@@ -59,8 +63,10 @@ def test_patch_merging_sees_exactly_its_four_pixels():
 
 
 def test_names_are_unchanged():
-    assert ConvMLP({**TINY, 'depthwise': True}).state_dict().keys() == ConvMLP(
-        TINY).state_dict().keys()
+    assert (
+        ConvMLP({**TINY, 'depthwise': True}).state_dict().keys()
+        == ConvMLP(TINY).state_dict().keys()
+    )
 
 
 def test_unknown_switch():

@@ -1,4 +1,5 @@
 """Mixed precision without a GPU: what is chosen, and what stays in float32."""
+
 import pytest
 import torch
 from conftest import ROOT
@@ -12,10 +13,16 @@ from convmlp_backbone.cpu import fit_model_to_cpu
 from convmlp_backbone.errors import UserError
 
 
-@pytest.mark.parametrize('line, unit', [
-    ('flags\t\t: fpu avx512_bf16 amx_bf16 amx_tile', 'AMX'),
-    ('flags : fpu avx512f avx512_bf16', 'AVX512_BF16'), ('Features : fp asimd bf16', 'Arm BF16'),
-    ('flags : fpu avx2 avx512f', None), ('', None)])
+@pytest.mark.parametrize(
+    'line, unit',
+    [
+        ('flags\t\t: fpu avx512_bf16 amx_bf16 amx_tile', 'AMX'),
+        ('flags : fpu avx512f avx512_bf16', 'AVX512_BF16'),
+        ('Features : fp asimd bf16', 'Arm BF16'),
+        ('flags : fpu avx2 avx512f', None),
+        ('', None),
+    ],
+)
 def test_the_processor_is_asked(line, unit, tmp_path):
     path = tmp_path / 'cpuinfo'
     path.write_text(f'processor : 0\nmodel name : with amx_bf16 in it\n{line}\n')
@@ -23,18 +30,25 @@ def test_the_processor_is_asked(line, unit, tmp_path):
     assert amp.bf16_unit(tmp_path / 'none') is None
 
 
-@pytest.mark.parametrize('choice, device, unit, expected', [
-    ('on', 'cuda', None, dict(type='AmpOptimWrapper', loss_scale='dynamic')),
-    ('auto', 'cuda', None, dict(type='AmpOptimWrapper', loss_scale='dynamic')),
-    ('fp16', 'cuda', None, dict(type='AmpOptimWrapper', loss_scale='dynamic')),
-    ('bf16', 'cuda', None, dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.)),
-    ('on', 'cpu', 'AMX', dict(type='CPUAmpOptimWrapper')),
-    ('bf16', 'cpu', 'AMX', dict(type='CPUAmpOptimWrapper')),
-    ('auto', 'cpu', 'AMX', dict(type='CPUAmpOptimWrapper')),
-    ('auto', 'cpu', None, dict(type='OptimWrapper')),
-    ('on', 'cpu', None, 'there is no GPU'), ('bf16', 'cpu', None, 'AVX512_BF16'),
-    ('fp16', 'cpu', 'AMX', '--amp bf16'), ('fp16', 'cpu', None, 'leave it out'),
-    ('fp8', 'cuda', None, 'on, auto, bf16, fp16')], ids=str)
+@pytest.mark.parametrize(
+    'choice, device, unit, expected',
+    [
+        ('on', 'cuda', None, dict(type='AmpOptimWrapper', loss_scale='dynamic')),
+        ('auto', 'cuda', None, dict(type='AmpOptimWrapper', loss_scale='dynamic')),
+        ('fp16', 'cuda', None, dict(type='AmpOptimWrapper', loss_scale='dynamic')),
+        ('bf16', 'cuda', None, dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.0)),
+        ('on', 'cpu', 'AMX', dict(type='CPUAmpOptimWrapper')),
+        ('bf16', 'cpu', 'AMX', dict(type='CPUAmpOptimWrapper')),
+        ('auto', 'cpu', 'AMX', dict(type='CPUAmpOptimWrapper')),
+        ('auto', 'cpu', None, dict(type='OptimWrapper')),
+        ('on', 'cpu', None, 'there is no GPU'),
+        ('bf16', 'cpu', None, 'AVX512_BF16'),
+        ('fp16', 'cpu', 'AMX', '--amp bf16'),
+        ('fp16', 'cpu', None, 'leave it out'),
+        ('fp8', 'cuda', None, 'on, auto, bf16, fp16'),
+    ],
+    ids=str,
+)
 def test_what_is_chosen(choice, device, unit, expected, monkeypatch):
     monkeypatch.setattr(amp, 'bf16_unit', lambda: unit)
     cfg = ConfigDict(optim_wrapper=dict(type='OptimWrapper'))
@@ -55,20 +69,36 @@ def sample(task):
     size = dict(img_shape=(64, 64), ori_shape=(64, 64))
     if task == 'fpn':
         from mmseg.structures import SegDataSample
-        return SegDataSample(metainfo=size, gt_sem_seg=PixelData(
-            data=torch.arange(64).expand(1, 64, 64) // 32))
+
+        return SegDataSample(
+            metainfo=size, gt_sem_seg=PixelData(data=torch.arange(64).expand(1, 64, 64) // 32)
+        )
     if task == 'convmlp':
         from mmpretrain.structures import DataSample
+
         return DataSample(metainfo=size).set_gt_label(2)
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
-    return DetDataSample(metainfo=size, gt_instances=InstanceData(
-        bboxes=torch.tensor([[4., 4., 40., 44.], [20, 20, 60, 60]]), labels=torch.tensor([0, 0]),
-        masks=BitmapMasks(torch.ones(2, 64, 64, dtype=torch.uint8).numpy(), 64, 64)))
+
+    return DetDataSample(
+        metainfo=size,
+        gt_instances=InstanceData(
+            bboxes=torch.tensor([[4.0, 4.0, 40.0, 44.0], [20, 20, 60, 60]]),
+            labels=torch.tensor([0, 0]),
+            masks=BitmapMasks(torch.ones(2, 64, 64, dtype=torch.uint8).numpy(), 64, 64),
+        ),
+    )
 
 
-@pytest.mark.parametrize('name', ['retinanet_convmlp_s_fpn_coins', 'maskrcnn_convmlp_s_fpn_coins',
-                                  'fpn_convmlp_s_coins', 'convmlp_s_clothing'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'retinanet_convmlp_s_fpn_coins',
+        'maskrcnn_convmlp_s_fpn_coins',
+        'fpn_convmlp_s_coins',
+        'convmlp_s_clothing',
+    ],
+)
 def test_a_step_in_bfloat16(name):
     if name.startswith('convmlp'):
         pytest.importorskip('mmpretrain')
@@ -90,17 +120,27 @@ def test_a_step_in_bfloat16(name):
         torch.manual_seed(0)
         optimizer = build_optim_wrapper(model, dict(cfg.optim_wrapper, type=wrapper))
         with optimizer.optim_context(model):
-            data = model.data_preprocessor(dict(
-                inputs=[torch.arange(3 * 64 * 64).reshape(3, 64, 64).byte()] * 2,
-                data_samples=[sample(name.partition('_')[0]) for _ in range(2)]), training=True)
+            data = model.data_preprocessor(
+                dict(
+                    inputs=[torch.arange(3 * 64 * 64).reshape(3, 64, 64).byte()] * 2,
+                    data_samples=[sample(name.partition('_')[0]) for _ in range(2)],
+                ),
+                training=True,
+            )
             losses = model(**data, mode='loss')
-        terms = [term for found in losses.values()
-                 for term in (found if isinstance(found, list) else [found])]
+        terms = [
+            term
+            for found in losses.values()
+            for term in (found if isinstance(found, list) else [found])
+        ]
         assert {term.dtype for term in terms if term.is_floating_point()} == {torch.float32}
         loss[wrapper] = model.parse_losses(losses)[0]
         # Nothing of it stays in the model.
-        assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules()
-                       if m is not model.backbone)
+        assert not any(
+            m._forward_pre_hooks or m._forward_hooks
+            for m in model.modules()
+            if m is not model.backbone
+        )
     optimizer.update_params(loss['CPUAmpOptimWrapper'])
     assert dtypes == [torch.float32, torch.bfloat16]
     a, b = (float(value.detach()) for value in loss.values())

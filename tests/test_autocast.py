@@ -1,4 +1,5 @@
 """Mixed precision: all sizes stay finite."""
+
 import pytest
 import torch
 

@@ -1,4 +1,5 @@
 """Bad input, case by case: what is tried, and what must be answered."""
+
 import math
 import os
 import subprocess
@@ -29,9 +30,11 @@ TINY = dict(channels=8, conv_blocks=1, dims=(8, 8, 8), mlp_blocks=(1, 1, 1), mlp
 
 # Images: how each is made, its size, and words of the answer; '' where it is simply read.
 
+
 def picture(mode='RGB', size=(40, 30), **options):
     def write(path):
         Image.new(mode, size).save(path, **options)
+
     return write
 
 
@@ -49,7 +52,8 @@ def turned(path):
 
 def animated(path):
     Image.new('RGB', (40, 30)).save(
-        path, save_all=True, append_images=[Image.new('RGB', (40, 30), 'red')])
+        path, save_all=True, append_images=[Image.new('RGB', (40, 30), 'red')]
+    )
 
 
 IMAGES = dict(
@@ -79,7 +83,8 @@ IMAGES = dict(
     spaces_and_umlauts=('ä ß 硬币 x.png', picture(), (40, 30), ''),
     wrong_suffix=('x.png', lambda p: picture(format='JPEG')(p), (40, 30), ''),
     animated_gif=('x.gif', animated, (40, 30), 'warning: has 2 frames'),
-    hundred_megapixels=('x.png', picture('L', (10000, 10000)), None, 'warning: has 100 megapixels'))
+    hundred_megapixels=('x.png', picture('L', (10000, 10000)), None, 'warning: has 100 megapixels'),
+)
 
 
 @pytest.mark.parametrize('name', IMAGES)
@@ -100,10 +105,23 @@ def test_image(name, tmp_path):
 
 # Configs and command lines
 
+
 def arguments(options=None, config='retinanet_convmlp_s_fpn_coins', **changes):
-    return Namespace(**{**dict(config=config, work_dir=None, data_root=None, cfg_options=options,
-                               launcher='none', local_rank=0, trust=False, no_check=False),
-                      **changes})
+    return Namespace(
+        **{
+            **dict(
+                config=config,
+                work_dir=None,
+                data_root=None,
+                cfg_options=options,
+                launcher='none',
+                local_rank=0,
+                trust=False,
+                no_check=False,
+            ),
+            **changes,
+        }
+    )
 
 
 CONFIGS = dict(
@@ -118,15 +136,22 @@ CONFIGS = dict(
     drop_path_of_one=({'model.backbone.drop_path_rate': 1.0}, 'expected 0 <= rate < 1'),
     too_many_frozen=({'model.backbone.frozen_stages': 4}, 'frozen_stages=4: expected'),
     no_channels=({'model.backbone.in_channels': 0}, 'expected a positive integer'),
-    wrong_channels_in_the_neck=({'model.neck.in_channels': [64, 128, 256, 768]},
-                                'the backbone gives [64, 128, 256, 512]'),
+    wrong_channels_in_the_neck=(
+        {'model.neck.in_channels': [64, 128, 256, 768]},
+        'the backbone gives [64, 128, 256, 512]',
+    ),
     other_size_than_the_neck=({'model.backbone.arch': 'l'}, 'the backbone gives [96,'),
-    wrong_number_of_classes=({'model.bbox_head.num_classes': 80},
-                             'the data set has 1 classes, coin'),
-    negative_stride=({'model.bbox_head.anchor_generator.strides': [8, 16, -32, 64, 128]},
-                     'expected positive numbers'),
+    wrong_number_of_classes=(
+        {'model.bbox_head.num_classes': 80},
+        'the data set has 1 classes, coin',
+    ),
+    negative_stride=(
+        {'model.bbox_head.anchor_generator.strides': [8, 16, -32, 64, 128]},
+        'expected positive numbers',
+    ),
     text_stride=({'model.bbox_head.anchor_generator.strides': ['8']}, 'expected positive numbers'),
-    key_inside_a_number=({'model.bbox_head.num_classes.x': 1}, '--cfg-options'))
+    key_inside_a_number=({'model.bbox_head.num_classes.x': 1}, '--cfg-options'),
+)
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -138,9 +163,14 @@ def test_config(name, restore_loaders):
     assert 'model.' in str(error.value) or words == '--cfg-options'
 
 
-@pytest.mark.parametrize('text, words', [
-    ('model = dict(', 'SyntaxError'), ('_base_ = ["nowhere.py"]', 'nowhere.py'),
-    ('x = 1 / 0', 'ZeroDivisionError')])
+@pytest.mark.parametrize(
+    'text, words',
+    [
+        ('model = dict(', 'SyntaxError'),
+        ('_base_ = ["nowhere.py"]', 'nowhere.py'),
+        ('x = 1 / 0', 'ZeroDivisionError'),
+    ],
+)
 def test_config_file(text, words, tmp_path):
     (tmp_path / 'x.py').write_text(text)
     with pytest.raises(UserError, match=words) as error:
@@ -155,29 +185,39 @@ def test_shipped_configs_pass(path):
     check_model(Config.fromfile(path), pytest.fail)
 
 
-@pytest.mark.parametrize('changes, words', [
-    (dict(config='nowhere.py'), 'no config nowhere.py'),
-    (dict(config='retinanet_convmlp_s'), 'did you mean'),
-    (dict(config=''), 'no config'),
-    (dict(data_root='/nowhere'), 'the train data set is not there: /nowhere')])
+@pytest.mark.parametrize(
+    'changes, words',
+    [
+        (dict(config='nowhere.py'), 'no config nowhere.py'),
+        (dict(config='retinanet_convmlp_s'), 'did you mean'),
+        (dict(config=''), 'no config'),
+        (dict(data_root='/nowhere'), 'the train data set is not there: /nowhere'),
+    ],
+)
 def test_command_line(changes, words, restore_loaders):
     with pytest.raises(UserError, match=words):
         load_config(arguments(**changes), ['train'])
 
 
-@pytest.mark.parametrize('arguments, words', [
-    (['tools/dist_train.sh'], 'CONFIG GPUS'), (['tools/dist_train.sh', 'x.py'], 'CONFIG GPUS'),
-    (['tools/dist_train.sh', 'x.py', 'two'], 'whole number'),
-    (['tools/dist_train.sh', 'x.py', '0'], 'whole number'),
-    (['tools/dist_train.sh', 'x.py', '--amp'], 'whole number'),
-    (['tools/dist_test.sh', 'x.py', 'y.pth'], 'CONFIG CHECKPOINT GPUS'),
-    (['tools/slurm_train.sh', 'gpu'], 'PARTITION JOB_NAME CONFIG WORK_DIR')])
+@pytest.mark.parametrize(
+    'arguments, words',
+    [
+        (['tools/dist_train.sh'], 'CONFIG GPUS'),
+        (['tools/dist_train.sh', 'x.py'], 'CONFIG GPUS'),
+        (['tools/dist_train.sh', 'x.py', 'two'], 'whole number'),
+        (['tools/dist_train.sh', 'x.py', '0'], 'whole number'),
+        (['tools/dist_train.sh', 'x.py', '--amp'], 'whole number'),
+        (['tools/dist_test.sh', 'x.py', 'y.pth'], 'CONFIG CHECKPOINT GPUS'),
+        (['tools/slurm_train.sh', 'gpu'], 'PARTITION JOB_NAME CONFIG WORK_DIR'),
+    ],
+)
 def test_command_line_of_a_script(arguments, words):
     done = subprocess.run(['bash', *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) <= 4
 
 
 # Checkpoints
+
 
 def torn(path):
     torch.save(ConvMLP(TINY).state_dict(), path)
@@ -190,17 +230,32 @@ CHECKPOINTS = dict(
     text=('x.pth', lambda p: p.write_text('epoch 12'), 'is damaged or no checkpoint'),
     web_page=('x.pth', lambda p: p.write_text('<!DOCTYPE html><html>404'), 'is damaged or no'),
     image=('x.pth', lambda p: noise(p, format='PNG'), 'is damaged or no checkpoint'),
-    torn_safetensors=('x.safetensors', lambda p: p.write_bytes(b'\1' * 99),
-                      'is damaged or no checkpoint'),
+    torn_safetensors=(
+        'x.safetensors',
+        lambda p: p.write_bytes(b'\1' * 99),
+        'is damaged or no checkpoint',
+    ),
     missing=('x.pth', lambda p: None, 'no such checkpoint file'),
     a_list=('x.pth', lambda p: torch.save([1], p), 'holds a list, expected a dict'),
     no_tensors=('x.pth', lambda p: torch.save({}, p), 'does not fit'),
-    other_network=('x.pth', lambda p: torch.save(torch.nn.Linear(2, 2).state_dict(), p),
-                   'no ConvMLP'),
+    other_network=(
+        'x.pth',
+        lambda p: torch.save(torch.nn.Linear(2, 2).state_dict(), p),
+        'no ConvMLP',
+    ),
     other_size=('x.pth', lambda p: torch.save(ConvMLP('s').state_dict(), p), 'ConvMLP-S'),
-    weights_not_finite=('x.pth', lambda p: torch.save(
-        {n: v * math.nan if v.is_floating_point() else v
-         for n, v in ConvMLP(TINY).state_dict().items()}, p), 'not finite'))
+    weights_not_finite=(
+        'x.pth',
+        lambda p: torch.save(
+            {
+                n: v * math.nan if v.is_floating_point() else v
+                for n, v in ConvMLP(TINY).state_dict().items()
+            },
+            p,
+        ),
+        'not finite',
+    ),
+)
 
 
 @pytest.mark.parametrize('name', CHECKPOINTS)
@@ -217,10 +272,15 @@ def test_checkpoint(name, tmp_path):
 
 # Whatever comes
 
+
 @settings(max_examples=30, deadline=None)
-@given(height=st.integers(1, 90), width=st.integers(1, 90), n=st.integers(1, 2),
-       channels=st.integers(1, 5),
-       indices=st.lists(st.sampled_from(range(4)), min_size=1, max_size=4, unique=True))
+@given(
+    height=st.integers(1, 90),
+    width=st.integers(1, 90),
+    n=st.integers(1, 2),
+    channels=st.integers(1, 5),
+    indices=st.lists(st.sampled_from(range(4)), min_size=1, max_size=4, unique=True),
+)
 def test_backbone_gives_every_size_its_levels(height, width, n, channels, indices):
     model = ConvMLP(TINY, in_channels=channels, out_indices=indices).eval()
     with torch.no_grad():

@@ -1,4 +1,5 @@
 """convmlp check_dataset on the coins, whole and spoilt."""
+
 import json
 import shutil
 
@@ -19,8 +20,9 @@ def spoilt(coins, tmp_path):
 
 def check(call_tool, config, root):
     needs(config)
-    return call_tool('check_dataset', config, '--data-root', root, '--work-dir', 'work',
-                     '--processes', '2')
+    return call_tool(
+        'check_dataset', config, '--data-root', root, '--work-dir', 'work', '--processes', '2'
+    )
 
 
 @pytest.mark.parametrize('config', CONFIGS)

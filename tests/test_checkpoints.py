@@ -15,12 +15,15 @@ from mmengine.runner import CheckpointLoader
 from convmlp_backbone import ConvMLP, checkpoints
 from convmlp_backbone.checkpoints import CheckpointError, plain_meta, read, write
 
-CONFIGS = [(model, size, pattern.format(size), classes)
-           for model, pattern, classes in (
-               ('retinanet', 'retinanet_convmlp_{}_fpn_1x_coco', 80),
-               ('maskrcnn', 'maskrcnn_convmlp_{}_fpn_1x_coco', 80),
-               ('sem_fpn', 'fpn_convmlp_{}_512x512_40k_ade20k', 150))
-           for size in 'sml']
+CONFIGS = [
+    (model, size, pattern.format(size), classes)
+    for model, pattern, classes in (
+        ('retinanet', 'retinanet_convmlp_{}_fpn_1x_coco', 80),
+        ('maskrcnn', 'maskrcnn_convmlp_{}_fpn_1x_coco', 80),
+        ('sem_fpn', 'fpn_convmlp_{}_512x512_40k_ade20k', 150),
+    )
+    for size in 'sml'
+]
 
 
 def backbone(source, **kwargs):
@@ -44,9 +47,11 @@ FORMS = {
     'model': lambda: dict(model=BACKBONE, model_ema=None),
     'model_ema': lambda: dict(model=prefixed('', {}), model_ema=BACKBONE),
     'mmdet 2.x': lambda: files.downstream(
-        'retinanet', state_dict=prefixed('backbone.', BACKBONE) | {'neck.x': torch.zeros(1)}),
+        'retinanet', state_dict=prefixed('backbone.', BACKBONE) | {'neck.x': torch.zeros(1)}
+    ),
     'DDP': lambda: dict(state_dict=prefixed('module.backbone.', BACKBONE)),
-    'timm features': lambda: prefixed('model.', BACKBONE)}
+    'timm features': lambda: prefixed('model.', BACKBONE),
+}
 
 
 @pytest.mark.parametrize('form', FORMS)
@@ -63,7 +68,7 @@ def test_one_line_says_what_was_loaded(tmp_path, monkeypatch):
     path, lines = saved(tmp_path / 'x.pth', files.imagenet()), []
     monkeypatch.setattr(checkpoints.loading, 'print_log', lambda text, logger: lines.append(text))
     backbone(path, out_indices=(0, 1, 2))
-    line, = lines
+    (line,) = lines
     loaded = sum(not n.startswith(('stages.1', 'stages.2')) for n in BACKBONE)
     assert f'Loaded {loaded} tensors from {path} (ConvMLP-S, ' in line
     assert 'with head, norm' in line
@@ -71,16 +76,26 @@ def test_one_line_says_what_was_loaded(tmp_path, monkeypatch):
     assert 'missing: tokenizer.block.1.num_batches_tracked' in line
 
 
-@pytest.mark.parametrize('content, arch, words', [
-    (files.imagenet, 'm', [r'conv_stages\.conv_blocks\.2\.\S+ missing', 'ConvMLP-S', 'more']),
-    (lambda: files.imagenet('m'), 's', ['unknown to the model', 'ConvMLP-M']),
-    (lambda: {'conv1.weight': torch.zeros(64, 3, 7, 7)}, 's', ['no ConvMLP', r'conv1\.weight']),
-    (lambda: {}, 's', ['no ConvMLP: 0 tensors']),
-    (lambda: {1: 'x', 'state_dict': None}, 's', ['no ConvMLP: 0 tensors']),
-    (lambda: BACKBONE | {'tokenizer.block.0.weight': torch.zeros(32, 4, 3, 3)}, 's',
-     [r'tokenizer\.block\.0\.weight \(32, 4, 3, 3\) instead of \(32, 3, 3, 3\)']),
-    (lambda: {n: v for n, v in BACKBONE.items() if 'stages.2.blocks.1.norm2.bias' != n}, 's',
-     [r'stages\.2\.blocks\.1\.norm2\.bias missing'])])
+@pytest.mark.parametrize(
+    'content, arch, words',
+    [
+        (files.imagenet, 'm', [r'conv_stages\.conv_blocks\.2\.\S+ missing', 'ConvMLP-S', 'more']),
+        (lambda: files.imagenet('m'), 's', ['unknown to the model', 'ConvMLP-M']),
+        (lambda: {'conv1.weight': torch.zeros(64, 3, 7, 7)}, 's', ['no ConvMLP', r'conv1\.weight']),
+        (lambda: {}, 's', ['no ConvMLP: 0 tensors']),
+        (lambda: {1: 'x', 'state_dict': None}, 's', ['no ConvMLP: 0 tensors']),
+        (
+            lambda: BACKBONE | {'tokenizer.block.0.weight': torch.zeros(32, 4, 3, 3)},
+            's',
+            [r'tokenizer\.block\.0\.weight \(32, 4, 3, 3\) instead of \(32, 3, 3, 3\)'],
+        ),
+        (
+            lambda: {n: v for n, v in BACKBONE.items() if 'stages.2.blocks.1.norm2.bias' != n},
+            's',
+            [r'stages\.2\.blocks\.1\.norm2\.bias missing'],
+        ),
+    ],
+)
 def test_what_does_not_fit_changes_nothing(content, arch, words, tmp_path):
     path = saved(tmp_path / 'x.pth', content())
     model = ConvMLP(arch)
@@ -95,6 +110,7 @@ def test_what_does_not_fit_changes_nothing(content, arch, words, tmp_path):
 
 # Detectors and segmentors of MMDetection 2.x and MMSegmentation 0.x
 
+
 @pytest.mark.parametrize('model, size, config, classes', CONFIGS, ids=lambda x: str(x))
 def test_old_checkpoint_is_the_new_models(model, size, config, classes, pytestconfig):
     cfg = Config.fromfile(pytestconfig.rootpath / f'configs/{config}.py')
@@ -102,14 +118,17 @@ def test_old_checkpoint_is_the_new_models(model, size, config, classes, pytestco
     init_default_scope(cfg.default_scope)
     with torch.device('meta'):
         new = MODELS.build(cfg.model)
-        old = {name: torch.empty(shape) for name, shape in
-               files.downstream_shapes(model, size, classes).items()}
+        old = {
+            name: torch.empty(shape)
+            for name, shape in files.downstream_shapes(model, size, classes).items()
+        }
     assert checkpoints.mismatches(new, old) == []
     # Not even a buffer is new.
     assert set(new.state_dict()) == set(old)
 
 
 # Where files come from
+
 
 def test_published_names_and_addresses_resolve_to_a_local_copy(tmp_path, monkeypatch):
     monkeypatch.setenv('CONVMLP_CHECKPOINTS', str(tmp_path))
@@ -126,9 +145,16 @@ def test_published_names_and_addresses_resolve_to_a_local_copy(tmp_path, monkeyp
             assert CheckpointLoader.load_checkpoint(source)['state_dict']['x'] == 1
 
 
-@pytest.mark.parametrize('source, words', [
-    ('convmlp://convmlp_s_imagnet.pth', ['not been published', 'convmlp://convmlp_s_imagenet.pth']),
-    ('no/such.pth', ['no/such.pth', 'model.backbone.init_cfg=None'])])
+@pytest.mark.parametrize(
+    'source, words',
+    [
+        (
+            'convmlp://convmlp_s_imagnet.pth',
+            ['not been published', 'convmlp://convmlp_s_imagenet.pth'],
+        ),
+        ('no/such.pth', ['no/such.pth', 'model.backbone.init_cfg=None']),
+    ],
+)
 def test_no_such_source(source, words):
     with pytest.raises(CheckpointError) as error:
         backbone(source)
@@ -143,6 +169,7 @@ def test_folder_with_a_typo(monkeypatch):
 
 # Safety
 
+
 def places(path):
     """Everything of ours that reads a checkpoint in this process."""
     return {
@@ -150,7 +177,8 @@ def places(path):
         'load': lambda: checkpoints.load(path),
         'init_cfg': lambda: backbone(path),
         'load_model': lambda: checkpoints.load_model(torch.nn.Linear(1, 1), path),
-        'runner': lambda: CheckpointLoader.load_checkpoint(str(path), 'cpu')}
+        'runner': lambda: CheckpointLoader.load_checkpoint(str(path), 'cpu'),
+    }
 
 
 @pytest.mark.parametrize('place', places(None))
@@ -163,12 +191,16 @@ def test_code_is_not_run(place, tmp_path, restore_loaders):
     assert not mark.exists()
 
 
-@pytest.mark.parametrize('what', [
-    lambda mark: Code(mark),
-    # MMEngine allows getattr: with it any function is in reach.
-    lambda mark: Getattr(torch.Tensor, 'backward'),
-    lambda mark: Getattr(HistoryBuffer, 'register_statistics')],
-    ids=['code', 'getattr', 'getattr of a history'])
+@pytest.mark.parametrize(
+    'what',
+    [
+        lambda mark: Code(mark),
+        # MMEngine allows getattr: with it any function is in reach.
+        lambda mark: Getattr(torch.Tensor, 'backward'),
+        lambda mark: Getattr(HistoryBuffer, 'register_statistics'),
+    ],
+    ids=['code', 'getattr', 'getattr of a history'],
+)
 def test_code_is_run_with_trust_only(what, tmp_path, restore_loaders):
     mark = tmp_path / 'was run'
     path = saved(tmp_path / 'x.pth', dict(state_dict=BACKBONE, x=what(mark)))
@@ -206,8 +238,14 @@ def test_config_text_is_not_executed_by_inferencers(place, tmp_path, restore_loa
     mark = tmp_path / 'was run'
     info, meta = {}, dict(epoch=1)
     dict(meta=meta, runtime_info=info)[place.split('.')[0]][place.split('.')[1]] = evil_config(mark)
-    path = saved(tmp_path / 'x.pth', dict(state_dict=BACKBONE, meta=meta, message_hub=dict(
-        log_scalars={}, runtime_info=info, resumed_keys={})))
+    path = saved(
+        tmp_path / 'x.pth',
+        dict(
+            state_dict=BACKBONE,
+            meta=meta,
+            message_hub=dict(log_scalars={}, runtime_info=info, resumed_keys={}),
+        ),
+    )
     with pytest.raises(ValueError, match='Cannot find the config'):
         apis.DetInferencer(weights=str(path))
     checkpoint = CheckpointLoader.load_checkpoint(str(path), 'cpu')
@@ -215,13 +253,30 @@ def test_config_text_is_not_executed_by_inferencers(place, tmp_path, restore_loa
     assert checkpoint['message_hub']['runtime_info'] == {}
 
 
-@pytest.mark.parametrize('name', [
-    's3://bucket/x.pth', 'petrel://bucket/x.pth', 'open-mmlab:s3://bucket/x.pth', 'pavi://x.pth',
-    'open-mmlab://local', 'openmmlab://local', 'torchvision://resnet18', 'modelzoo://resnet18',
-    'mmcls://vgg11', 'http://host/x.pth', 'https://host/x.pth', 'other://x.pth', 'x.pth',
-    'C:\\x.pth', '\U0010ffff', ''])
+@pytest.mark.parametrize(
+    'name',
+    [
+        's3://bucket/x.pth',
+        'petrel://bucket/x.pth',
+        'open-mmlab:s3://bucket/x.pth',
+        'pavi://x.pth',
+        'open-mmlab://local',
+        'openmmlab://local',
+        'torchvision://resnet18',
+        'modelzoo://resnet18',
+        'mmcls://vgg11',
+        'http://host/x.pth',
+        'https://host/x.pth',
+        'other://x.pth',
+        'x.pth',
+        'C:\\x.pth',
+        '\U0010ffff',
+        '',
+    ],
+)
 def test_no_scheme_reaches_an_unsafe_loader(name, tmp_path, monkeypatch, restore_loaders):
     from mmengine.runner import checkpoint as module
+
     mark = tmp_path / 'was run'
     evil = saved(tmp_path / 'evil.pth', dict(state_dict={}, x=Code(mark)))
 
@@ -237,8 +292,14 @@ def test_no_scheme_reaches_an_unsafe_loader(name, tmp_path, monkeypatch, restore
         monkeypatch.setattr(place, 'get_file_backend', lambda *args, **kwargs: Backend())
     (tmp_path / 'open_mmlab.json').write_text('{"local": "evil.pth"}')
     monkeypatch.setenv('MMENGINE_HOME', str(tmp_path))
-    monkeypatch.setattr(checkpoints.published, 'download', lambda url, path, check: (
-        path.parent.mkdir(parents=True), path.write_bytes(evil.read_bytes())))
+    monkeypatch.setattr(
+        checkpoints.published,
+        'download',
+        lambda url, path, check: (
+            path.parent.mkdir(parents=True),
+            path.write_bytes(evil.read_bytes()),
+        ),
+    )
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
     monkeypatch.chdir(tmp_path)
     evil.rename('x.pth') if name == 'x.pth' else None
@@ -250,6 +311,7 @@ def test_no_scheme_reaches_an_unsafe_loader(name, tmp_path, monkeypatch, restore
 
 def test_names_that_mmengine_looks_up(tmp_path, monkeypatch, restore_loaders):
     from mmengine.runner.checkpoint import get_torchvision_models
+
     fetched = []
     path = saved(tmp_path / 'x.pth', {'backbone.a': torch.ones(1), 'head.b': torch.ones(1)})
     monkeypatch.setattr(checkpoints.loading, 'fetch', lambda name: fetched.append(name) or path)
@@ -263,6 +325,7 @@ def test_names_that_mmengine_looks_up(tmp_path, monkeypatch, restore_loaders):
 
 # Files that are whole, and odd
 
+
 def changed(name, change):
     return lambda: BACKBONE | {name: change(BACKBONE[name])}
 
@@ -270,17 +333,27 @@ def changed(name, change):
 FIRST, COUNT = 'tokenizer.block.0.weight', 'tokenizer.block.1.num_batches_tracked'
 
 
-@pytest.mark.parametrize('content, words', [
-    (changed(FIRST, lambda v: v.to(torch.complex64)), f'{FIRST} is complex64 instead of float32'),
-    (changed(FIRST, lambda v: v.to(torch.int8)), 'int8 instead of float32'),
-    (changed(FIRST, lambda v: v > 0), 'bool instead of float32'),
-    (changed(FIRST, lambda v: v.to(torch.float8_e4m3fn)), 'float8_e4m3fn instead of float32'),
-    (changed(FIRST, lambda v: v.double() * 1e300), 'not finite'),
-    (changed(FIRST, lambda v: v.to_sparse()), 'sparse tensor'),
-    (changed(FIRST, lambda v: v.to('meta')), 'expected dense tensors'),
-    (changed(FIRST, lambda v: torch.quantize_per_tensor(v, 1., 0, torch.qint8)), 'expected dense'),
-    (lambda: BACKBONE | {COUNT: torch.tensor(3.)}, f'{COUNT} is float32 instead of int64')],
-    ids=lambda x: x if isinstance(x, str) else '')
+@pytest.mark.parametrize(
+    'content, words',
+    [
+        (
+            changed(FIRST, lambda v: v.to(torch.complex64)),
+            f'{FIRST} is complex64 instead of float32',
+        ),
+        (changed(FIRST, lambda v: v.to(torch.int8)), 'int8 instead of float32'),
+        (changed(FIRST, lambda v: v > 0), 'bool instead of float32'),
+        (changed(FIRST, lambda v: v.to(torch.float8_e4m3fn)), 'float8_e4m3fn instead of float32'),
+        (changed(FIRST, lambda v: v.double() * 1e300), 'not finite'),
+        (changed(FIRST, lambda v: v.to_sparse()), 'sparse tensor'),
+        (changed(FIRST, lambda v: v.to('meta')), 'expected dense tensors'),
+        (
+            changed(FIRST, lambda v: torch.quantize_per_tensor(v, 1.0, 0, torch.qint8)),
+            'expected dense',
+        ),
+        (lambda: BACKBONE | {COUNT: torch.tensor(3.0)}, f'{COUNT} is float32 instead of int64'),
+    ],
+    ids=lambda x: x if isinstance(x, str) else '',
+)
 def test_weights_of_another_kind_change_nothing(content, words, tmp_path):
     path, model = saved(tmp_path / 'x.pth', content()), ConvMLP()
     before = {name: v.clone() for name, v in model.state_dict().items()}
@@ -296,10 +369,15 @@ def test_other_floating_point_numbers_are_converted(dtype, tmp_path):
     assert all(torch.equal(loaded[name], v.float()) for name, v in content.items())
 
 
-@pytest.mark.parametrize('content', [
-    lambda: dict(state_dict_ema={}, state_dict=BACKBONE),
-    lambda: dict(state_dict_ema=dict(x=1), model_ema=None, model=BACKBONE),
-    lambda: dict(BACKBONE, model={})], ids=['ema', 'all', 'model'])
+@pytest.mark.parametrize(
+    'content',
+    [
+        lambda: dict(state_dict_ema={}, state_dict=BACKBONE),
+        lambda: dict(state_dict_ema=dict(x=1), model_ema=None, model=BACKBONE),
+        lambda: dict(BACKBONE, model={}),
+    ],
+    ids=['ema', 'all', 'model'],
+)
 def test_an_empty_average_is_passed_over(content, tmp_path):
     assert_loaded(backbone(saved(tmp_path / 'x.pth', content())))
 
@@ -309,18 +387,28 @@ def test_messages_are_one_line_whatever_the_names(name, tmp_path, capsys):
     content = prefixed('', BACKBONE) | {name: torch.ones(1), f'tokenizer.{name}': torch.ones(1)}
     with pytest.raises(CheckpointError) as error:
         checkpoints.load_backbone(ConvMLP(), saved(tmp_path / 'x.pth', content))
-    for text in (str(error.value), checkpoints.describe(content),
-                 str(CheckpointError(f'{name} is no file'))):
+    for text in (
+        str(error.value),
+        checkpoints.describe(content),
+        str(CheckpointError(f'{name} is no file')),
+    ):
         assert text.isprintable()
     assert 'more' in str(error.value) or 'unknown to the model' in str(error.value)
 
 
-@pytest.mark.parametrize('classes', [5, float('nan'), 'coin', [1, 2], (None,), {'a': 1}, [['a']],
-                                     torch.ones(2), []], ids=repr)
+@pytest.mark.parametrize(
+    'classes',
+    [5, float('nan'), 'coin', [1, 2], (None,), {'a': 1}, [['a']], torch.ones(2), []],
+    ids=repr,
+)
 def test_odd_metadata_is_left_out(classes, tmp_path, restore_loaders):
     checkpoints.enable_safe_loading()
-    for meta in (dict(CLASSES=classes, PALETTE=classes), dict(dataset_meta=classes, epoch='x'),
-                 dict(dataset_meta=dict(classes=classes, palette=classes)), classes):
+    for meta in (
+        dict(CLASSES=classes, PALETTE=classes),
+        dict(dataset_meta=classes, epoch='x'),
+        dict(dataset_meta=dict(classes=classes, palette=classes)),
+        classes,
+    ):
         path = saved(tmp_path / 'x.pth', dict(state_dict={}, meta=meta, message_hub=classes))
         assert checkpoints.plain_meta(read(path)) == {}
         for_runner = CheckpointLoader.load_checkpoint(str(path), 'cpu')
@@ -329,16 +417,28 @@ def test_odd_metadata_is_left_out(classes, tmp_path, restore_loaders):
         assert 'classes' not in for_runner['meta'].get('dataset_meta', {})
 
 
-@pytest.mark.parametrize('palette', [
-    [(1, 2, 3)], [(1, 2), (3, 4)], [(0, 0, 256)] * 2, [(0, -1, 0)] * 2, [(0.5, 0, 0)] * 2, 'ab',
-    [(1, 2, 3), (4, 5)], float('nan')], ids=repr)
+@pytest.mark.parametrize(
+    'palette',
+    [
+        [(1, 2, 3)],
+        [(1, 2), (3, 4)],
+        [(0, 0, 256)] * 2,
+        [(0, -1, 0)] * 2,
+        [(0.5, 0, 0)] * 2,
+        'ab',
+        [(1, 2, 3), (4, 5)],
+        float('nan'),
+    ],
+    ids=repr,
+)
 def test_odd_palette_is_left_out(palette):
     meta = dict(dataset_meta=dict(classes=('a', 'b'), palette=palette))
     assert plain_meta(dict(meta=meta)) == dict(dataset_meta=dict(classes=('a', 'b')))
 
 
-@pytest.mark.parametrize('content', [
-    b'', b'<html>not found</html>', b'PK\x03\x04', pickle.dumps([1, 2]), None], ids=repr)
+@pytest.mark.parametrize(
+    'content', [b'', b'<html>not found</html>', b'PK\x03\x04', pickle.dumps([1, 2]), None], ids=repr
+)
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
 def test_damaged_file(content, suffix, tmp_path):
     path = tmp_path / f'x{suffix}'
@@ -354,17 +454,19 @@ def test_damaged_file(content, suffix, tmp_path):
 
 # Writing
 
+
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
 def test_write_and_read(suffix, tmp_path):
     path = tmp_path / f'x{suffix}'
     meta = dict(dataset_meta=dict(classes=('a', 'b'), palette=[(1, 2, 3), (4, 5, 6)]), epoch=3)
-    shared = torch.arange(6.)
+    shared = torch.arange(6.0)
     weights = dict(a=shared[:2], b=shared, c=torch.tensor(3), d=torch.ones(2, 3).t())
     write(path, weights, meta)
     content = read(path)
     assert content['meta'] == meta
     assert {n: v.tolist() for n, v in content['state_dict'].items()} == {
-        n: v.tolist() for n, v in weights.items()}
+        n: v.tolist() for n, v in weights.items()
+    }
     assert path.stat().st_size < 3000
     with pytest.raises(CheckpointError, match='exists'):
         write(path, weights, meta)
@@ -379,9 +481,15 @@ def test_every_published_name_is_that_of_a_config(pytestconfig):
     assert sorted(golden.shapes('s'))[0] in files.imagenet()
 
 
-@pytest.mark.parametrize('target, error', [
-    ('file/x.pth', 'Not a directory'), ('folder.pth', 'exists: not overwritten'),
-    ('file/x.safetensors', 'Not a directory'), ('x' * 300 + '.pth', 'File name too long')])
+@pytest.mark.parametrize(
+    'target, error',
+    [
+        ('file/x.pth', 'Not a directory'),
+        ('folder.pth', 'exists: not overwritten'),
+        ('file/x.safetensors', 'Not a directory'),
+        ('x' * 300 + '.pth', 'File name too long'),
+    ],
+)
 def test_write_where_it_cannot(target, error, tmp_path):
     (tmp_path / 'file').write_text('')
     (tmp_path / 'folder.pth').mkdir()

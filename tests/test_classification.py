@@ -31,23 +31,31 @@ def config(name):
 def build(cfg, arch=TINY, checkpoint=None):
     """The classifier of ``cfg``, tiny, from ``checkpoint``."""
     torch.manual_seed(0)
-    cfg.model.backbone.update(arch=arch, init_cfg=checkpoint and dict(
-        type='Pretrained', checkpoint=str(checkpoint)))
+    cfg.model.backbone.update(
+        arch=arch, init_cfg=checkpoint and dict(type='Pretrained', checkpoint=str(checkpoint))
+    )
     cfg.model.head.in_channels = arch['dims'][-1]
     return MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
 
 
 def published_names(model):
     """The weights of a classifier as the authors name them."""
-    return {name.replace('backbone.', '').replace('head.', '').replace('fc.', 'head.'): value
-            for name, value in model.state_dict().items()}
+    return {
+        name.replace('backbone.', '').replace('head.', '').replace('fc.', 'head.'): value
+        for name, value in model.state_dict().items()
+    }
 
 
 @pytest.mark.parametrize('size', 'sml')
 def test_published_file_gives_published_logits(size, tmp_path):
     weights = golden.weights(size)
-    weights.update({name: torch.tensor(0) for name in golden.shapes(size)
-                    if name.endswith('num_batches_tracked')})
+    weights.update(
+        {
+            name: torch.tensor(0)
+            for name in golden.shapes(size)
+            if name.endswith('num_batches_tracked')
+        }
+    )
     torch.save(weights, tmp_path / 'published.pth')
     model = MODELS.build(config(f'convmlp_{size}_imagenet').model).eval()
     load_checkpoint(model, str(tmp_path / 'published.pth'), strict=True)
@@ -83,10 +91,14 @@ def test_fine_tuning_starts_from_backbone_and_norm(published, tmp_path):
         build(config('convmlp_s_cifar10'), wide, checkpoint=tmp_path / 'file.pth').init_weights()
 
 
-@pytest.mark.parametrize('size, counts', [
-    ('s', (9_022_920, 8_515_050, 8_561_220, 8_562_246)),
-    ('m', (17_410_504, 16_902_634, 16_948_804, 16_949_830)),
-    ('l', (42_728_440, 41_967_130, 42_036_340, 42_037_878))])
+@pytest.mark.parametrize(
+    'size, counts',
+    [
+        ('s', (9_022_920, 8_515_050, 8_561_220, 8_562_246)),
+        ('m', (17_410_504, 16_902_634, 16_948_804, 16_949_830)),
+        ('l', (42_728_440, 41_967_130, 42_036_340, 42_037_878)),
+    ],
+)
 def test_parameters_and_weights_of_the_configs(size, counts):
     for data, count in zip(DATA, counts, strict=True):
         cfg = config(f'convmlp_{size}_{data}')
@@ -95,16 +107,21 @@ def test_parameters_and_weights_of_the_configs(size, counts):
         assert sum(p.numel() for p in model.parameters()) == count
         assert cfg.data_preprocessor.num_classes == cfg.model.head.num_classes
         init_cfg = cfg.model.backbone.get('init_cfg')
-        assert init_cfg == (None if data == 'imagenet' else dict(
-            type='Pretrained', checkpoint=f'convmlp://convmlp_{size}_imagenet.pth'))
+        assert init_cfg == (
+            None
+            if data == 'imagenet'
+            else dict(type='Pretrained', checkpoint=f'convmlp://convmlp_{size}_imagenet.pth')
+        )
 
 
 @pytest.mark.parametrize('data', DATA)
 def test_loss_and_prediction(data):
     cfg = config(f'convmlp_s_{data}')
     model = build(cfg).train()
-    batch = dict(inputs=[torch.randint(256, (3, 64, 64), dtype=torch.uint8) for _ in range(4)],
-                 data_samples=[DataSample().set_gt_label(i) for i in range(4)])
+    batch = dict(
+        inputs=[torch.randint(256, (3, 64, 64), dtype=torch.uint8) for _ in range(4)],
+        data_samples=[DataSample().set_gt_label(i) for i in range(4)],
+    )
     mixed = model.data_preprocessor(batch, training=True)
     scores = torch.stack([sample.gt_score for sample in mixed['data_samples']])
     assert scores.shape == (4, cfg.model.head.num_classes) and (scores.max(1).values < 1).any()
@@ -119,10 +136,17 @@ def test_loss_and_prediction(data):
 
 # The recipe
 
-@pytest.mark.parametrize('name, lr, lowest, warm_up, epochs', [
-    ('s_imagenet', 5e-4, 1e-5, 5, 300), ('s_cifar10', 3e-4, 1e-5, 10, 50),
-    ('s_flowers102', 5e-4, 1e-8, 10, 50), ('m_flowers102', 3e-4, 1e-8, 10, 50),
-    ('l_flowers102', 3e-4, 1e-8, 10, 50)])
+
+@pytest.mark.parametrize(
+    'name, lr, lowest, warm_up, epochs',
+    [
+        ('s_imagenet', 5e-4, 1e-5, 5, 300),
+        ('s_cifar10', 3e-4, 1e-5, 10, 50),
+        ('s_flowers102', 5e-4, 1e-8, 10, 50),
+        ('m_flowers102', 3e-4, 1e-8, 10, 50),
+        ('l_flowers102', 3e-4, 1e-8, 10, 50),
+    ],
+)
 def test_learning_rate_is_that_of_the_authors(name, lr, lowest, warm_up, epochs):
     """A cosine with the warm-up from 1e-6 laid over it, then ten epochs at the lowest rate.
 
@@ -130,8 +154,10 @@ def test_learning_rate_is_that_of_the_authors(name, lr, lowest, warm_up, epochs)
     """
     cfg = config(f'convmlp_{name}')
     optimizer = build_optim_wrapper(nn.Linear(1, 1), cfg.optim_wrapper).optimizer
-    schedulers = [PARAM_SCHEDULERS.build(dict(scheduler, optimizer=optimizer))
-                  for scheduler in cfg.param_scheduler]
+    schedulers = [
+        PARAM_SCHEDULERS.build(dict(scheduler, optimizer=optimizer))
+        for scheduler in cfg.param_scheduler
+    ]
     assert cfg.train_cfg.max_epochs == epochs + 10
     for epoch in range(cfg.train_cfg.max_epochs):
         expected = lowest + (lr - lowest) * (1 + math.cos(math.pi * min(epoch / epochs, 1))) / 2
@@ -147,8 +173,9 @@ def test_learning_rate_is_that_of_the_authors(name, lr, lowest, warm_up, epochs)
 def test_no_weight_decay_on_norms_and_biases(data):
     cfg = config(f'convmlp_s_{data}')
     groups = build_optim_wrapper(build(cfg), cfg.optim_wrapper).optimizer.param_groups
-    assert all(g['weight_decay'] == (0.05 if p.ndim > 1 else 0) for g in groups
-               for p in g['params'])
+    assert all(
+        g['weight_decay'] == (0.05 if p.ndim > 1 else 0) for g in groups for p in g['params']
+    )
 
 
 def test_moving_average():
@@ -177,10 +204,12 @@ def test_moving_average():
 
 # From classification to detection
 
+
 def write_photos(root):
     """Two classes, bright and dark, as a folder of images."""
     import cv2
     import numpy as np
+
     for split, count in (('train', 8), ('val', 4)):
         for label in range(2):
             folder = root / split / ('dark', 'bright')[label]
@@ -194,13 +223,13 @@ def test_pretrain_then_detect(run_tool, tmp_path):
     """The recipe of docs/classification.md with a tiny network."""
     pytest.importorskip('mmdet')
     write_photos(tmp_path / 'photos')
-    (tmp_path / 'tiny.py').write_text(f'''
+    (tmp_path / 'tiny.py').write_text(f"""
 _base_ = ['{CONFIGS}/convmlp_s_clothing.py']
 model = dict(backbone=dict(arch=dict(_delete_=True, **{TINY})),
              head=dict(in_channels=24, num_classes=2))
 data_preprocessor = dict(num_classes=2)
 train_cfg = dict(max_epochs=4, val_interval=4)
-''')
+""")
     train = run_tool('train.py', 'tiny.py', '--data-root', 'photos', '--work-dir', 'work')
     best = next((tmp_path / 'work').glob('best_*.pth'))
     test = run_tool('test.py', 'tiny.py', best, '--data-root', 'photos', '--work-dir', 'work')
@@ -222,5 +251,6 @@ train_cfg = dict(max_epochs=4, val_interval=4)
 def test_old_name_of_the_module():
     """Configs of older versions, and those inside their checkpoints, import it."""
     from convmlp_backbone import classification, mmpretrain_models
+
     assert MODELS.get('ConvMLPClassifier') is classification.ConvMLPClassifier
     assert classification.ConvMLPClsHead is mmpretrain_models.ConvMLPClsHead

@@ -1,4 +1,5 @@
 """The table of the commands: quick, complete, and each command with its help."""
+
 import json
 import re
 import subprocess
@@ -24,8 +25,19 @@ except SystemExit as end:
 """
     printed = subprocess.check_output([sys.executable, '-c', program], cwd=ROOT, text=True)
     assert printed.endswith('\n0 set()\n')
-    for name in ('train', 'test', 'predict', 'export', 'check_dataset', 'get_flops', 'grad_cam',
-                 'visualize_features', 'plot', 'convert', 'publish'):
+    for name in (
+        'train',
+        'test',
+        'predict',
+        'export',
+        'check_dataset',
+        'get_flops',
+        'grad_cam',
+        'visualize_features',
+        'plot',
+        'convert',
+        'publish',
+    ):
         assert re.search(rf'^    {name}  +[A-Z]', printed, re.M), name
 
 
@@ -35,8 +47,11 @@ def test_help(name, capsys):
         main([name.replace('_', '-'), '--help'])
     text = capsys.readouterr().out
     assert end.value.code == 0 and f'\n  convmlp {name} ' in text  # an example
-    actions, = (action.choices[name]._actions for action in make_parser(name)._actions
-                if action.dest == 'command')
+    (actions,) = (
+        action.choices[name]._actions
+        for action in make_parser(name)._actions
+        if action.dest == 'command'
+    )
     assert all(action.help for action in actions), [a.dest for a in actions if not a.help]
 
 
@@ -46,9 +61,15 @@ def test_an_option_is_described_once(name):
     assert not set(re.findall(r"add_argument\(\s*'([^']+)'", text)) & options.OPTIONS.keys()
 
 
-@pytest.mark.parametrize('argv, status, words', [
-    ([], 2, 'COMMAND'), (['trian', 'x'], 2, 'invalid choice'), (['plot', '--nope'], 2, 'required'),
-    (['plot', 'nowhere'], 'error: nowhere has no log', '')])
+@pytest.mark.parametrize(
+    'argv, status, words',
+    [
+        ([], 2, 'COMMAND'),
+        (['trian', 'x'], 2, 'invalid choice'),
+        (['plot', '--nope'], 2, 'required'),
+        (['plot', 'nowhere'], 'error: nowhere has no log', ''),
+    ],
+)
 def test_status_0_only_for_success(argv, status, words, capsys):
     with pytest.raises(SystemExit) as end:
         main(argv)
@@ -73,6 +94,13 @@ def test_completion(shell, capsys, tmp_path):
         (tmp_path / 'completion').write_text(text)
         typed = ['convmlp', 'train', 'fpn_convmlp_s_co']
         completed = subprocess.check_output(
-            ['bash', '-c', f'source completion; COMP_WORDS=({" ".join(typed)}); COMP_CWORD=2; '
-             '_shtab_convmlp; echo ${COMPREPLY[@]}'], cwd=tmp_path, text=True)
+            [
+                'bash',
+                '-c',
+                f'source completion; COMP_WORDS=({" ".join(typed)}); COMP_CWORD=2; '
+                '_shtab_convmlp; echo ${COMPREPLY[@]}',
+            ],
+            cwd=tmp_path,
+            text=True,
+        )
         assert completed == 'fpn_convmlp_s_coins\n'

@@ -1,4 +1,5 @@
 """Every shipped config, each in a fresh process in a folder of its own."""
+
 import json
 import subprocess
 import sys
@@ -8,10 +9,13 @@ from conftest import ROOT
 from make_model_tables import read_models
 from mmengine.config import Config
 
-PARAMETERS = {model['Name']: model['Metadata']['Parameters'] for model in read_models()
-              if model['Results'][0]['Task'] != 'Image Classification'}
+PARAMETERS = {
+    model['Name']: model['Metadata']['Parameters']
+    for model in read_models()
+    if model['Results'][0]['Task'] != 'Image Classification'
+}
 
-PROGRAM = '''
+PROGRAM = """
 import json
 import sys
 import numpy as np
@@ -59,15 +63,26 @@ print(json.dumps(dict(
     losses=sorted(losses), without_gradient=without,
     neck=list(cfg.model.neck.in_channels), backbone=list(model.backbone.out_channels),
     results=['pred_instances' in r or tuple(r.pred_sem_seg.shape) == size for r in results])))
-'''
+"""
 
 
-@pytest.mark.parametrize('name', [*PARAMETERS, 'retinanet_convmlp_s_fpn_coins',
-                                  'maskrcnn_convmlp_s_fpn_coins', 'fpn_convmlp_s_coins',
-                                  'retinanet_convmlp_s_fpn_nuclei'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        *PARAMETERS,
+        'retinanet_convmlp_s_fpn_coins',
+        'maskrcnn_convmlp_s_fpn_coins',
+        'fpn_convmlp_s_coins',
+        'retinanet_convmlp_s_fpn_nuclei',
+    ],
+)
 def test_builds_trains_and_predicts(name, tmp_path):
-    done = subprocess.run([sys.executable, '-c', PROGRAM, ROOT / f'configs/{name}.py'],
-                          cwd=tmp_path, text=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, '-c', PROGRAM, ROOT / f'configs/{name}.py'],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     seen = json.loads(done.stdout.splitlines()[-1])
     assert seen['parameters'] == PARAMETERS.get(name, seen['parameters'])
@@ -79,10 +94,14 @@ def test_builds_trains_and_predicts(name, tmp_path):
 
 
 def test_the_list_above_is_complete():
-    shipped = {path.stem for task in ('retinanet', 'maskrcnn', 'fpn')
-               for path in ROOT.glob(f'configs/{task}_*.py')}
+    shipped = {
+        path.stem
+        for task in ('retinanet', 'maskrcnn', 'fpn')
+        for path in ROOT.glob(f'configs/{task}_*.py')
+    }
     assert shipped - set(PARAMETERS) == {
-        path for path in shipped if path.endswith(('coins', 'nuclei'))}
+        path for path in shipped if path.endswith(('coins', 'nuclei'))
+    }
 
 
 @pytest.mark.parametrize('name', PARAMETERS)

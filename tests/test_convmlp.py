@@ -41,6 +41,7 @@ def assert_same(ours, theirs, **tolerance):
 
 # Agreement with the published network
 
+
 @pytest.fixture(scope='module', params=ARCHS)
 def published(request):
     """A size and its backbone with the weights behind the reference outputs."""
@@ -55,15 +56,21 @@ def published(request):
 def test_names_and_shapes(published):
     size, model = published
     ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    assert ours == {name: shape for name, shape in golden.shapes(size).items()
-                    if not name.startswith(('norm.', 'head.'))}
+    assert ours == {
+        name: shape
+        for name, shape in golden.shapes(size).items()
+        if not name.startswith(('norm.', 'head.'))
+    }
 
 
 @pytest.mark.parametrize('input_size', golden.INPUT_SIZES)
 def test_outputs_and_gradients(published, input_size):
     size, model = published
-    reference = {name.split(f'{size}/{input_size}/')[1]: golden.OUTPUTS[name]
-                 for name in golden.OUTPUTS.files if name.startswith(f'{size}/{input_size}/')}
+    reference = {
+        name.split(f'{size}/{input_size}/')[1]: golden.OUTPUTS[name]
+        for name in golden.OUTPUTS.files
+        if name.startswith(f'{size}/{input_size}/')
+    }
     x = golden.image(input_size).requires_grad_()
     levels = model(x)
     for i, level in enumerate(levels):
@@ -74,18 +81,26 @@ def test_outputs_and_gradients(published, input_size):
         assert golden.relative_error(stats, reference[f'F{i + 1}/stats']) < 1e-4
 
     model.zero_grad()
-    sum((level ** 2).mean() for level in levels).backward()
+    sum((level**2).mean() for level in levels).backward()
     norms = {name: p.grad.norm().item() for name, p in model.named_parameters()}
-    names = sorted(name for name in golden.shapes(size)
-                   if not name.endswith(('running_mean', 'running_var', 'num_batches_tracked')))
-    np.testing.assert_allclose([norms.get(name, -1) for name in names], reference['gradnorm'],
-                               rtol=1e-4)
+    names = sorted(
+        name
+        for name in golden.shapes(size)
+        if not name.endswith(('running_mean', 'running_var', 'num_batches_tracked'))
+    )
+    np.testing.assert_allclose(
+        [norms.get(name, -1) for name in names], reference['gradnorm'], rtol=1e-4
+    )
     np.testing.assert_allclose(x.grad.norm(), reference['inputgrad'].item(), rtol=1e-4)
 
     # The published classifier: LayerNorm at every location, mean over locations, linear.
     weights = golden.weights(size)
-    x = nn.functional.layer_norm(levels[3].permute(0, 2, 3, 1), levels[3].shape[1:2],
-                                 weights['norm.weight'], weights['norm.bias'])
+    x = nn.functional.layer_norm(
+        levels[3].permute(0, 2, 3, 1),
+        levels[3].shape[1:2],
+        weights['norm.weight'],
+        weights['norm.bias'],
+    )
     logits = nn.functional.linear(x.mean((1, 2)), weights['head.weight'], weights['head.bias'])
     assert golden.relative_error(logits[:, ::37].detach(), reference['logits']) < 1e-4
 
@@ -97,8 +112,11 @@ def test_number_of_parameters(size, count):
 
 # The interface
 
-@pytest.mark.parametrize('size, channels', [
-    ('s', (64, 128, 256, 512)), ('m', (64, 128, 256, 512)), ('l', (96, 192, 384, 768))])
+
+@pytest.mark.parametrize(
+    'size, channels',
+    [('s', (64, 128, 256, 512)), ('m', (64, 128, 256, 512)), ('l', (96, 192, 384, 768))],
+)
 def test_out_channels_and_strides(size, channels):
     model = ConvMLP(size)
     assert model.out_channels == channels
@@ -122,7 +140,8 @@ def test_out_indices(indices):
     every_level = tiny().eval()
     wanted = tiny(out_indices=indices).eval()
     wanted.load_state_dict(
-        {name: v for name, v in every_level.state_dict().items() if name in wanted.state_dict()})
+        {name: v for name, v in every_level.state_dict().items() if name in wanted.state_dict()}
+    )
     assert_same(wanted(x), [every_level(x)[i] for i in indices])
     assert wanted.out_channels == tuple(every_level.out_channels[i] for i in indices)
 
@@ -136,16 +155,32 @@ def test_levels_come_in_the_order_asked_for():
     assert_same(tiny(out_indices=(3, 1)).eval()(x), tiny().eval()(x)[3:0:-2])
 
 
-@pytest.mark.parametrize('wrong', [
-    dict(arch='xl'), dict(arch=dict(channels=8)), dict(arch=dict(TINY, depth=3)), dict(arch=3),
-    dict(arch=dict(TINY, dims=(8, 16))), dict(in_channels=0), dict(in_channels=3.5),
-    dict(out_indices=()), dict(out_indices=(-1,)), dict(out_indices=(4,)), dict(out_indices=3),
-    dict(out_indices=(1, 1)), dict(drop_path_rate=1.0), dict(drop_path_rate=-0.1),
-    dict(frozen_stages=4), dict(frozen_stages=-2)], ids=str)
+@pytest.mark.parametrize(
+    'wrong',
+    [
+        dict(arch='xl'),
+        dict(arch=dict(channels=8)),
+        dict(arch=dict(TINY, depth=3)),
+        dict(arch=3),
+        dict(arch=dict(TINY, dims=(8, 16))),
+        dict(in_channels=0),
+        dict(in_channels=3.5),
+        dict(out_indices=()),
+        dict(out_indices=(-1,)),
+        dict(out_indices=(4,)),
+        dict(out_indices=3),
+        dict(out_indices=(1, 1)),
+        dict(drop_path_rate=1.0),
+        dict(drop_path_rate=-0.1),
+        dict(frozen_stages=4),
+        dict(frozen_stages=-2),
+    ],
+    ids=str,
+)
 def test_wrong_value(wrong):
     with pytest.raises(ValueError) as error:
         tiny(**wrong)
-    name, = wrong
+    (name,) = wrong
     assert name in str(error.value) and 'expected' in str(error.value)
 
 
@@ -176,21 +211,25 @@ def test_initialisation():
 
 # Training
 
+
 @pytest.mark.parametrize('frozen_stages', range(-1, 4))
 def test_frozen_stages(frozen_stages):
     model = tiny(frozen_stages=frozen_stages)
     assert model.train() is model and model.eval() is model
     model.train()
     before = {name: v.clone() for name, v in model.state_dict().items()}
-    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), 1.0) \
-        if frozen_stages < 3 else None
-    loss = sum((level ** 2).mean() for level in model(images()))
+    optimizer = (
+        torch.optim.SGD((p for p in model.parameters() if p.requires_grad), 1.0)
+        if frozen_stages < 3
+        else None
+    )
+    loss = sum((level**2).mean() for level in model(images()))
     if optimizer:
         loss.backward()
         optimizer.step()
     else:
         assert not loss.requires_grad
-    parts = ('tokenizer.', 'conv_stages.', 'stages.0.', 'stages.')[:frozen_stages + 1]
+    parts = ('tokenizer.', 'conv_stages.', 'stages.0.', 'stages.')[: frozen_stages + 1]
     # Step and forward pass together change every tensor that is not frozen.
     changed = {name for name, v in model.state_dict().items() if not torch.equal(v, before[name])}
     assert changed == {name for name in before if not name.startswith(parts)}
@@ -217,7 +256,7 @@ def test_computing_again_changes_nothing(norm_eval, how):
         x = images(n=8).requires_grad_()
         torch.manual_seed(1)  # the drop path's
         levels = model(x)
-        sum((level ** 2).mean() for level in levels).backward()
+        sum((level**2).mean() for level in levels).backward()
         # Statistics too: the second forward pass of a checkpointed block must not move them.
         return [*levels, x.grad, *(p.grad for p in model.parameters()), *model.buffers()]
 
@@ -229,7 +268,8 @@ def kept(**how):
     model, sizes = tiny(), []
     recompute.apply(model, **how)
     with torch.autograd.graph.saved_tensors_hooks(
-            lambda t: sizes.append(t.numel()) or t, lambda t: t):
+        lambda t: sizes.append(t.numel()) or t, lambda t: t
+    ):
         model(images(128, 128))
     return sum(sizes)
 
@@ -274,8 +314,10 @@ def test_autocast(training):
 
 # Life in a framework
 
-@pytest.mark.parametrize('copy_of', [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))],
-                         ids=['deepcopy', 'pickle'])
+
+@pytest.mark.parametrize(
+    'copy_of', [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=['deepcopy', 'pickle']
+)
 def test_copies(copy_of):
     model = tiny(frozen_stages=0, with_cp=True).eval()
     copied = copy_of(model)
@@ -302,6 +344,7 @@ def test_compiles():
 
 def test_registered_once_for_all_toolboxes():
     from mmengine.registry import MODELS
+
     assert MODELS.get('ConvMLP') is ConvMLP
     for toolbox in ('mmdet', 'mmseg', 'mmpretrain'):
         registry = pytest.importorskip(f'{toolbox}.registry').MODELS
@@ -317,7 +360,7 @@ def test_syncbn_and_frozen_affine():
 
 def test_network_needs_torch_alone():
     """And is the backbone without its policies."""
-    code = '''
+    code = """
 import importlib.util, sys, types
 before = set(sys.modules)
 import torch
@@ -328,11 +371,12 @@ sys.modules['convmlp_backbone'] = package
 from convmlp_backbone.network import Network
 names = {name for name in set(sys.modules) - torch_alone if not name.startswith('torch')}
 print(sorted(names), len(Network()(torch.zeros(2, 3, 32, 32))))
-'''
+"""
     folder = str(Path(recompute.__file__).parent)
     done = subprocess.run([sys.executable, '-c', code, folder], text=True, capture_output=True)
     assert done.stdout.strip() == (
-        "['convmlp_backbone', 'convmlp_backbone.archs', 'convmlp_backbone.network'] 4"), done.stderr
+        "['convmlp_backbone', 'convmlp_backbone.archs', 'convmlp_backbone.network'] 4"
+    ), done.stderr
     model, network = tiny().train(), Network(TINY, drop_path_rate=0.1).train()
     network.load_state_dict(model.state_dict())
     assert not any(isinstance(m, recompute.Recomputed) for m in network.modules())
@@ -344,7 +388,7 @@ print(sorted(names), len(Network()(torch.zeros(2, 3, 32, 32))))
 
 
 def test_works_without_the_toolboxes():
-    code = '''
+    code = """
 import sys
 for name in ('mmdet', 'mmseg', 'mmpretrain', 'timm', 'mmcv.ops'):
     sys.modules[name] = None
@@ -353,6 +397,6 @@ from convmlp_backbone import ConvMLP
 levels = ConvMLP('s')(torch.zeros(2, 3, 32, 32))
 ConvMLP('s', norm_cfg=dict(type='SyncBN'))
 print([tuple(level.shape) for level in levels])
-'''
+"""
     done = subprocess.run([sys.executable, '-c', code], text=True, capture_output=True)
     assert done.stdout.strip() == '[(2, 64, 8, 8), (2, 128, 4, 4), (2, 256, 2, 2), (2, 512, 1, 1)]'

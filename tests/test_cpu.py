@@ -1,11 +1,12 @@
 """What the C library does with the memory of freed tensors."""
+
 import platform
 import subprocess
 import sys
 
 import pytest
 
-ALLOCATE = '''
+ALLOCATE = """
 import resource, torch
 from convmlp_backbone import keep_freed_memory
 
@@ -20,7 +21,7 @@ keep_freed_memory()
 for _ in range(5):  # the heap grows at first, where something small lies behind the large hole
     page_faults()
 print(default, page_faults())
-'''
+"""
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='for glibc only')

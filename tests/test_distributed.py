@@ -1,4 +1,5 @@
 """Several processes: the same training as one, and a clear end where one of them dies."""
+
 import itertools
 import json
 import os
@@ -19,12 +20,25 @@ PROGRAM = ROOT / 'tests/distributed_program.py'
 
 def launch(folder, processes, task='train', **env):
     folder.mkdir(exist_ok=True)
-    command = ([sys.executable, PROGRAM, task, '--launcher', 'none'] if processes == 1 and not env
-               else ['bash', ROOT / 'tools/torchrun.sh', str(processes), PROGRAM, task])
+    command = (
+        [sys.executable, PROGRAM, task, '--launcher', 'none']
+        if processes == 1 and not env
+        else ['bash', ROOT / 'tools/torchrun.sh', str(processes), PROGRAM, task]
+    )
     return subprocess.Popen(
-        command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env={**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1',
-             'CUDA_VISIBLE_DEVICES': '', **env})
+        command,
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={
+            **os.environ,
+            'PYTHON': sys.executable,
+            'OMP_NUM_THREADS': '1',
+            'CUDA_VISIBLE_DEVICES': '',
+            **env,
+        },
+    )
 
 
 def losses(process, folder):
@@ -47,8 +61,17 @@ def test_two_processes_equal_one(one_process, tmp_path):
 
 def test_two_nodes_equal_one_process(one_process, tmp_path):
     # No other test listens there; torchrun takes a free port only where there is one node.
-    nodes = [launch(tmp_path, 1, NNODES='2', NODE_RANK=str(rank), MASTER_ADDR='127.0.0.1',
-                    PORT=str(20000 + os.getpid() % 10000)) for rank in (1, 0)]
+    nodes = [
+        launch(
+            tmp_path,
+            1,
+            NNODES='2',
+            NODE_RANK=str(rank),
+            MASTER_ADDR='127.0.0.1',
+            PORT=str(20000 + os.getpid() % 10000),
+        )
+        for rank in (1, 0)
+    ]
     two = losses(nodes[1], tmp_path)
     output = nodes[0].communicate(timeout=60)[0]
     assert nodes[0].returncode == 0, output[-3000:]
@@ -77,8 +100,9 @@ def process_group():
 def test_no_variant_has_unused_parameters(frozen_stages, with_cp, process_group):
     for n in range(1, 5):
         for indices in itertools.combinations(range(4), n):
-            model = DistributedDataParallel(Model(
-                out_indices=indices, frozen_stages=frozen_stages, with_cp=with_cp).train())
+            model = DistributedDataParallel(
+                Model(out_indices=indices, frozen_stages=frozen_stages, with_cp=with_cp).train()
+            )
             for _ in range(2):  # DDP raises in the second step
                 model(torch.randn(2, 3, 32, 32))['loss'].backward()
 

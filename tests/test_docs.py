@@ -1,4 +1,5 @@
 """What the docs say is what the project does: links, files, snippets and short commands."""
+
 import re
 import shlex
 from pathlib import Path
@@ -12,18 +13,26 @@ from convmlp_cli import make_parser
 
 PAGES = {page.name: page.read_text() for page in [*ROOT.glob('*.md'), *ROOT.glob('docs/*.md')]}
 FENCED = re.compile(r'```(\w*)\n(.*?)```', re.S)
-LINES = [line.strip() for text in PAGES.values() for block in re.findall(
-    r'```\w*\n(.*?)```|^((?: {4}.*\n)+)', text, re.S | re.M)
-    for line in ''.join(block).replace('\\\n', ' ').splitlines()]
+LINES = [
+    line.strip()
+    for text in PAGES.values()
+    for block in re.findall(r'```\w*\n(.*?)```|^((?: {4}.*\n)+)', text, re.S | re.M)
+    for line in ''.join(block).replace('\\\n', ' ').splitlines()
+]
 COMMANDS = [line.partition('#')[0] for line in LINES if line.startswith('convmlp ')]
-SHORT = [line for text in PAGES.values() for kind, block in FENCED.findall(text)
-         if kind == 'bash' for line in block.splitlines()
-         if re.match(r'(convmlp |python tools/dev/)(get_flops|visualize|grad_cam|plot_p)', line)]
+SHORT = [
+    line
+    for text in PAGES.values()
+    for kind, block in FENCED.findall(text)
+    if kind == 'bash'
+    for line in block.splitlines()
+    if re.match(r'(convmlp |python tools/dev/)(get_flops|visualize|grad_cam|plot_p)', line)
+]
 
 
 def snippet(page, word):
     """The Python block of a page that holds a word."""
-    block, = (b for kind, b in FENCED.findall(PAGES[page]) if kind == 'python' and word in b)
+    (block,) = (b for kind, b in FENCED.findall(PAGES[page]) if kind == 'python' and word in b)
     return block
 
 
@@ -38,7 +47,8 @@ def test_links_and_files(name):
         assert target.exists(), link
         headings = re.findall(r'^#+ (.*)$', target.read_text(), re.M) if section else []
         assert not section or section in {
-            re.sub(r'[^\w -]', '', h).lower().replace(' ', '-') for h in headings}, link
+            re.sub(r'[^\w -]', '', h).lower().replace(' ', '-') for h in headings
+        }, link
     for path in re.findall(r'\b((?:tools|configs|convmlp_backbone)/[\w/]+\.\w+)', PAGES[name]):
         assert (ROOT / path).exists(), path
 
@@ -67,8 +77,9 @@ def test_there_are_commands():
     assert len(SHORT) >= 5 and len(COMMANDS) >= 15
 
 
-@pytest.mark.parametrize('page, word', [('own_project.md', 'create_model'),
-                                        ('own_project.md', 'load_backbone')])
+@pytest.mark.parametrize(
+    'page, word', [('own_project.md', 'create_model'), ('own_project.md', 'load_backbone')]
+)
 def test_programs(page, word):
     if word == 'create_model':
         pytest.importorskip('timm')
@@ -79,6 +90,7 @@ def test_programs(page, word):
 
 def test_programs_that_make_models_fast():
     from convmlp_backbone.commands.models import build_model
+
     names = dict(your_model=build_model('fpn_convmlp_s_coins')[0])
     exec(snippet('benchmarks.md', 'your_model'), names)
     assert names['backbone'].fused and names['model'].backbone.fused
@@ -90,6 +102,7 @@ def test_programs_that_make_models_fast():
 def test_classifier_in_mmpretrain(tmp_path):
     pytest.importorskip('mmpretrain')
     import torch
+
     (tmp_path / 'own.py').write_text(snippet('own_project.md', 'ImageClassifier'))
     cfg = Config.fromfile(tmp_path / 'own.py')
     init_default_scope('mmpretrain')

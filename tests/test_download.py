@@ -44,7 +44,7 @@ class Handler(BaseHTTPRequestHandler):
         start = 0
         changed = self.headers['If-Range'] not in (None, server.etag)
         if self.headers['Range'] and server.ranges and not changed:
-            start = int(self.headers['Range'][len('bytes='):-1])
+            start = int(self.headers['Range'][len('bytes=') : -1])
             self.send_response(206)
             self.send_header('Content-Range', f'bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}')
         else:
@@ -125,14 +125,22 @@ def test_goes_to_the_cache_once(server, tmp_path):
 
 
 def test_addresses_that_end_alike(server):
-    one, other = (checkpoints.fetch(f'http://localhost:{server.server_port}/{folder}/x.pth')
-                  for folder in 'ab')
+    one, other = (
+        checkpoints.fetch(f'http://localhost:{server.server_port}/{folder}/x.pth')
+        for folder in 'ab'
+    )
     assert one != other and one.name == other.name == 'x.pth'
 
 
-@pytest.mark.parametrize('ranges, etag, resumed', [
-    (True, '"1"', ['bytes=100000-', 'bytes=300000-']), (False, '"1"', ['bytes=100000-'] * 2),
-    (True, None, [None, None]), (True, 'W/"1"', [None, None])])
+@pytest.mark.parametrize(
+    'ranges, etag, resumed',
+    [
+        (True, '"1"', ['bytes=100000-', 'bytes=300000-']),
+        (False, '"1"', ['bytes=100000-'] * 2),
+        (True, None, [None, None]),
+        (True, 'W/"1"', [None, None]),
+    ],
+)
 def test_cut_connection(server, ranges, etag, resumed):
     server.cuts, server.ranges, server.etag = [100000, 200000], ranges, etag
     if not ranges:
@@ -154,11 +162,16 @@ def test_another_file_after_the_cut(server, monkeypatch):
     assert server.requests == [None, 'bytes=100000-']
 
 
-@pytest.mark.parametrize('trouble, words', [
-    (dict(cuts=[10] * 9), ['broke off 5 times', 'bytes']),
-    (dict(delay=0.5), ['timed out']),
-    (dict(type='text/html; charset=utf-8'), ['web page']),
-    (dict(length=False), ['how long'])], ids=str)
+@pytest.mark.parametrize(
+    'trouble, words',
+    [
+        (dict(cuts=[10] * 9), ['broke off 5 times', 'bytes']),
+        (dict(delay=0.5), ['timed out']),
+        (dict(type='text/html; charset=utf-8'), ['web page']),
+        (dict(length=False), ['how long']),
+    ],
+    ids=str,
+)
 def test_trouble_leaves_nothing_behind(server, tmp_path, monkeypatch, trouble, words):
     monkeypatch.setattr(download, 'TIMEOUT', 0.2)
     vars(server).update(trouble)
@@ -180,15 +193,22 @@ def test_nobody_answers(server, tmp_path):
     server.shutdown()
     server.server_close()
     from convmlp_backbone import ConvMLP
+
     with pytest.raises(CheckpointError) as error:
         checkpoints.load_backbone(ConvMLP(), 'convmlp://convmlp_s_imagenet.pth')
     for word in (server.url, 'refused', 'CONVMLP_CHECKPOINTS', 'model.backbone.init_cfg=None'):
         assert word in str(error.value)
 
 
-@pytest.mark.parametrize('known, right', [
-    (dict(sha256=SHA256, size=len(CONTENT)), True), (dict(sha256='0' * 64), False),
-    (dict(size=5), False)], ids=str)
+@pytest.mark.parametrize(
+    'known, right',
+    [
+        (dict(sha256=SHA256, size=len(CONTENT)), True),
+        (dict(sha256='0' * 64), False),
+        (dict(size=5), False),
+    ],
+    ids=str,
+)
 def test_known_size_and_hash(server, tmp_path, known, right):
     path = tmp_path / 'hub/x.pth'
     if right:
@@ -210,8 +230,10 @@ def test_rest_of_a_killed_download_is_no_harm(server, tmp_path):
 def test_processes_of_one_job_download_once(server, tmp_path):
     server.delay = 0.3
     context = multiprocessing.get_context('fork')
-    jobs = [context.Process(target=download.download, args=(server.url, tmp_path / 'x'))
-            for _ in range(4)]
+    jobs = [
+        context.Process(target=download.download, args=(server.url, tmp_path / 'x'))
+        for _ in range(4)
+    ]
     for job in jobs:
         job.start()
     for job in jobs:
@@ -233,8 +255,15 @@ OTHER = checkpoint(1)
 
 
 def part(start, stop, content=CONTENT, total=N, **headers):
-    return dict(body=content[start:stop], status=206, ETag='"1"',
-                Content_Range=f'bytes {start}-{stop - 1}/{total}') | headers
+    return (
+        dict(
+            body=content[start:stop],
+            status=206,
+            ETag='"1"',
+            Content_Range=f'bytes {start}-{stop - 1}/{total}',
+        )
+        | headers
+    )
 
 
 def cut(at, content=CONTENT, **headers):
@@ -246,13 +275,14 @@ SCRIPTS = {
     'an unasked part': [part(0, 1000)],
     'ten parts': [part(i * 1000, i * 1000 + 1000) for i in range(10)],
     'another total': [cut(1000), part(1000, N, total=N + 1)],
-    'another file, If-Range ignored': [
-        cut(1000, OTHER, ETag='"0"'), part(1000, N)],
+    'another file, If-Range ignored': [cut(1000, OTHER, ETag='"0"'), part(1000, N)],
     'another date, If-Range ignored': [
         cut(1000, OTHER, ETag=None, Last_Modified='Mon, 01 Jan 2024 00:00:00 GMT'),
-        part(1000, N, ETag=None, Last_Modified='Tue, 02 Jan 2024 00:00:00 GMT')],
+        part(1000, N, ETag=None, Last_Modified='Tue, 02 Jan 2024 00:00:00 GMT'),
+    ],
     'no ETag with the rest': [cut(1000), part(1000, N, ETag=None)],
-    'more than the part': [cut(1000), part(1000, 2000, Content_Length=None)]}
+    'more than the part': [cut(1000), part(1000, 2000, Content_Length=None)],
+}
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
@@ -270,7 +300,7 @@ REFUSED = {
     'gzip': (dict(body=CONTENT, Content_Encoding='gzip'), 'encoded: gzip'),
     'json': (dict(body=JSON, Content_Type='application/json'), "begins with b'{"),
     'xhtml': (dict(body=XHTML, Content_Type='application/xhtml+xml'), r"begins with b'<\?xml"),
-    'half a file': (dict(body=CONTENT[:N // 2]), 'end of the zip file is missing'),
+    'half a file': (dict(body=CONTENT[: N // 2]), 'end of the zip file is missing'),
     'length is text': (dict(body=CONTENT, Content_Length='many'), 'how long'),
     'length is negative': (dict(body=CONTENT, Content_Length='-5'), 'how long'),
     'a part from the middle': (part(1000, N), 'another part'),
@@ -278,7 +308,8 @@ REFUSED = {
     'a part of no place': (part(0, N, Content_Range=None), 'which part'),
     'a part of another length': (part(0, 1000, Content_Length=999), 'which part'),
     'redirects in a circle': (dict(status=302, Location='/convmlp_s_imagenet.pth'), 'loop'),
-    'redirect to a file': (dict(status=302, Location='file:///etc/passwd'), 'not allowed')}
+    'redirect to a file': (dict(status=302, Location='file:///etc/passwd'), 'not allowed'),
+}
 
 
 @pytest.mark.parametrize('name', REFUSED)
@@ -305,21 +336,30 @@ def test_what_lies_in_the_cache_and_is_no_checkpoint_is_replaced(server, tmp_pat
     assert fetch().read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize('address, name', [
-    ('a/x.pth?download=true', 'x.pth'), ('x.safetensors?X-Amz-Signature=' + 'f' * 999,
-                                         'x.safetensors'),
-    ('y' * 300 + '.pth', 'y' * 96 + '.pth'), ('%2e%2e%2f%2e%2e%2fx.pth', '2e_2e_2f_2e_2e_2fx.pth'),
-    ('..', 'checkpoint'), ('?id=5', 'checkpoint'), ('a b.pth'.replace(' ', '%20'), 'a_20b.pth')])
+@pytest.mark.parametrize(
+    'address, name',
+    [
+        ('a/x.pth?download=true', 'x.pth'),
+        ('x.safetensors?X-Amz-Signature=' + 'f' * 999, 'x.safetensors'),
+        ('y' * 300 + '.pth', 'y' * 96 + '.pth'),
+        ('%2e%2e%2f%2e%2e%2fx.pth', '2e_2e_2f_2e_2e_2fx.pth'),
+        ('..', 'checkpoint'),
+        ('?id=5', 'checkpoint'),
+        ('a b.pth'.replace(' ', '%20'), 'a_20b.pth'),
+    ],
+)
 def test_name_in_the_cache(server, tmp_path, address, name):
     path = checkpoints.fetch(f'http://localhost:{server.server_port}/{address}')
     assert path.name.lstrip('_') == name and path.parent.parent == tmp_path / 'hub/checkpoints'
     assert path.read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize('answer', [None, dict(status=404), dict(body=JSON)],
-                         ids=['the file', '404', 'json'])
+@pytest.mark.parametrize(
+    'answer', [None, dict(status=404), dict(body=JSON)], ids=['the file', '404', 'json']
+)
 def test_secrets_of_an_address_are_sent_but_not_shown(server, capsys, answer):
     from convmlp_backbone import ConvMLP
+
     server.script = [answer] if answer else []
     source = f'http://us%40er:secret@localhost:{server.server_port}/x.pth?token=hidden'
     with pytest.raises(CheckpointError) as error:
@@ -331,9 +371,15 @@ def test_secrets_of_an_address_are_sent_but_not_shown(server, capsys, answer):
     assert server.headers[0]['Authorization'] == 'Basic dXNAZXI6c2VjcmV0'
 
 
-@pytest.mark.parametrize('address', [
-    'http://user:pa/ss@host/x.pth', 'http://user:p#a@host/x', 'HTTP://user:pass@host/x?a@b',
-    'https://user:p@ss@[::1]:80/x'])
+@pytest.mark.parametrize(
+    'address',
+    [
+        'http://user:pa/ss@host/x.pth',
+        'http://user:p#a@host/x',
+        'HTTP://user:pass@host/x?a@b',
+        'https://user:p@ss@[::1]:80/x',
+    ],
+)
 def test_shown_address(address):
     assert not set('user pa ss pass p@ss'.split()) & set(download.shown(address).split('/'))
     assert 'user' not in download.shown(address)
@@ -371,8 +417,10 @@ def answers(draw):
     """An answer, or a function that gives one to the headers of a request."""
     etag = draw(st.sampled_from(sorted(FILES)))
     content, size = FILES[etag], len(FILES[etag])
-    headers = dict(cut=draw(st.none() | st.integers(0, size)),
-                   ETag=draw(st.sampled_from([etag, etag, f'W/{etag}'])))
+    headers = dict(
+        cut=draw(st.none() | st.integers(0, size)),
+        ETag=draw(st.sampled_from([etag, etag, f'W/{etag}'])),
+    )
     kind = draw(st.sampled_from(['file', 'part', 'rest', 'rest', 'rest', 'error', 'odd']))
     if kind == 'file':
         return dict(body=content) | headers
@@ -386,13 +434,19 @@ def answers(draw):
         values = '', '0', '-1', '99999', 'gzip', 'text/html', 'bytes 0-9/10', f'bytes 0-9/{size}'
         return dict(
             body=draw(st.sampled_from([b'', JSON, content, content[:500]])),
-            status=draw(st.sampled_from([200, 206])), **draw(st.dictionaries(
-                st.sampled_from([f'Content_{name}' for name in names]), st.sampled_from(values))))
+            status=draw(st.sampled_from([200, 206])),
+            **draw(
+                st.dictionaries(
+                    st.sampled_from([f'Content_{name}' for name in names]), st.sampled_from(values)
+                )
+            ),
+        )
     length = draw(st.integers(1, size))
 
     def rest(request):
-        start = int((request['Range'] or 'bytes=0-')[len('bytes='):-1])
+        start = int((request['Range'] or 'bytes=0-')[len('bytes=') : -1])
         return part(start, min(start + length, size), content, size) | headers
+
     return rest
 
 

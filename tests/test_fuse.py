@@ -1,4 +1,5 @@
 """ConvMLP.fuse(): the same outputs, whatever computes them."""
+
 import copy
 import pickle
 
@@ -129,6 +130,7 @@ def test_memory_format(channels_last):
         seen.append(output.is_contiguous(memory_format=torch.channels_last))
         if output.requires_grad:
             output.register_hook(lambda gradient: look(module, None, gradient))
+
     model.tokenizer.register_forward_hook(look)
     model.channels_last = channels_last
     levels = model(x)
@@ -142,11 +144,12 @@ def test_memory_format(channels_last):
 
 def test_mask_rcnn_pools_the_same_from_channels_last():
     model = build_model('maskrcnn_convmlp_s_fpn_1x_coco')[0]
-    x, rois = torch.randn(1, 3, 64, 96), torch.tensor([[0, 8, 9, 60, 50], [0, 0, 0, 300, 200.]])
+    x, rois = torch.randn(1, 3, 64, 96), torch.tensor([[0, 8, 9, 60, 50], [0, 0, 0, 300, 200.0]])
 
     def pool():
         levels = model.extract_feat(x)
         return levels, model.roi_head.bbox_roi_extractor(levels[:4], rois)
+
     with torch.no_grad():
         _, expected = pool()
         fuse_model(model)

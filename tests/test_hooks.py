@@ -1,4 +1,5 @@
 """Faults on purpose: signals, full disks, losses and gradients that are not finite."""
+
 import copy
 import errno
 import io
@@ -29,6 +30,7 @@ from convmlp_backbone.hooks import AtomicBackend, AtomicCheckpointHook
 
 # Writing
 
+
 @pytest.mark.parametrize('fault', [errno.ENOSPC, errno.EDQUOT, errno.EIO])
 def test_failed_write_leaves_the_old_file_and_nothing_else(fault, tmp_path, monkeypatch):
     path = tmp_path / 'x.pth'
@@ -36,6 +38,7 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(fault, tmp_path, monk
 
     def fail(*_):
         raise OSError(fault, os.strerror(fault))
+
     monkeypatch.setattr(os, 'fsync', fail)
     with pytest.raises(CheckpointError, match=os.strerror(fault)) as error:
         AtomicBackend().put(b'new', path)
@@ -53,6 +56,7 @@ def fill_disk(monkeypatch, name):
     def put_or_fail(self, obj, path):
         monkeypatch.setattr(os, 'fsync', full if name in str(path) else fsync)
         put(self, obj, path)
+
     monkeypatch.setattr(AtomicBackend, 'put', put_or_fail)
 
 
@@ -89,7 +93,9 @@ def test_best_checkpoints_are_replaced_also_after_a_move(train, tmp_path):
     train('moved', val=True, checkpoint=BEST, resume=True)
     assert best(tmp_path / 'moved') == ['best_other_epoch_3.pth', 'best_score_epoch_1.pth']
     assert {path.name for path in (tmp_path / 'moved').glob('*.pth')} == {
-        'epoch_3.pth', *best(tmp_path / 'moved')}
+        'epoch_3.pth',
+        *best(tmp_path / 'moved'),
+    }
 
 
 def test_only_own_files_are_deleted(train, tmp_path):
@@ -98,20 +104,28 @@ def test_only_own_files_are_deleted(train, tmp_path):
     kept = sorted(os.listdir(tmp_path / 'a'))
     (tmp_path / 'b').mkdir()
     for name in ('epoch_1.pth', 'epoch_2.pth', 'interrupted.pth', 'best_other_epoch_2.pth'):
-        (tmp_path / 'b' / name).write_text('another training\'s')
+        (tmp_path / 'b' / name).write_text("another training's")
     train('b', val=True, checkpoint=BEST, resume=True, load_from=str(tmp_path / 'a/epoch_2.pth'))
     assert sorted(os.listdir(tmp_path / 'a')) == kept
-    assert {'epoch_1.pth', 'epoch_2.pth', 'interrupted.pth', 'best_other_epoch_2.pth',
-            'epoch_3.pth'} <= set(os.listdir(tmp_path / 'b'))
+    assert {
+        'epoch_1.pth',
+        'epoch_2.pth',
+        'interrupted.pth',
+        'best_other_epoch_2.pth',
+        'epoch_3.pth',
+    } <= set(os.listdir(tmp_path / 'b'))
 
     (tmp_path / 'victim').mkdir()
     (tmp_path / 'victim/file').touch()
     (tmp_path / 'a/notes.pth').touch()
     checkpoint = torch.load(tmp_path / 'a/epoch_2.pth', weights_only=False)
     info = checkpoint['message_hub']['runtime_info']
-    info.update(best_ckpt_score=str(tmp_path / 'victim'), best_score_score=-99,
-                best_ckpt_other=str(tmp_path / 'a/notes.pth'),
-                keep_ckpt_ids=['../victim/file', '../../x', None, 2.5])
+    info.update(
+        best_ckpt_score=str(tmp_path / 'victim'),
+        best_score_score=-99,
+        best_ckpt_other=str(tmp_path / 'a/notes.pth'),
+        keep_ckpt_ids=['../victim/file', '../../x', None, 2.5],
+    )
     torch.save(checkpoint, tmp_path / 'a/epoch_2.pth')
     train('a', val=True, checkpoint=BEST, resume=True)
     assert (tmp_path / 'victim/file').exists() and (tmp_path / 'a/notes.pth').exists()
@@ -125,6 +139,7 @@ def test_outdated_checkpoints_are_removed(train, tmp_path):
 
 # Loss
 
+
 def poison(runner):
     """Make the next batch's first image NaN."""
     original = runner.model.forward
@@ -132,6 +147,7 @@ def poison(runner):
     def forward(inputs, **kwargs):
         runner.model.forward = original
         return original([inputs[0] * float('nan'), *inputs[1:]], **kwargs)
+
     runner.model.forward = forward
 
 
@@ -154,7 +170,6 @@ def test_opt_out_of_the_stop(train):
 
 
 class NaNGradient(torch.autograd.Function):
-
     @staticmethod
     def forward(ctx, x):
         return x.clone()
@@ -170,8 +185,8 @@ def poison_gradient(runner):
 
     def forward(inputs, **kwargs):
         runner.model.forward = original
-        return {name: NaNGradient.apply(loss)
-                for name, loss in original(inputs, **kwargs).items()}
+        return {name: NaNGradient.apply(loss) for name, loss in original(inputs, **kwargs).items()}
+
     runner.model.forward = forward
 
 
@@ -184,8 +199,12 @@ def finite(path):
 @pytest.mark.parametrize('hooks', [(), [dict(type='EMAHook')]], ids=['', 'ema'])
 def test_gradient_that_is_not_finite_spoils_no_checkpoint(iteration, hooks, train, tmp_path):
     with pytest.raises(TrainingStopped, match='not finite') as error:
-        train('run', seed=0, hooks=[*hooks, At(iteration, poison_gradient)],
-              checkpoint=dict(max_keep_ckpts=1))
+        train(
+            'run',
+            seed=0,
+            hooks=[*hooks, At(iteration, poison_gradient)],
+            checkpoint=dict(max_keep_ckpts=1),
+        )
     assert '\n' not in str(error.value) and 'invalid_loss.enabled=False' in str(error.value)
     names = {path.name for path in (tmp_path / 'run').glob('*.pth')}
     assert names == {'epoch_1.pth'} and finite(tmp_path / 'run/epoch_1.pth')
@@ -201,6 +220,7 @@ def test_buffers_may_be_infinite(train):
 def test_the_check_of_the_weights_is_cheap():
     """Once for every checkpoint, and then a part of what writing it takes."""
     from convmlp_backbone.hooks.invalid_loss import _spoilt
+
     model = torch.nn.Sequential(*(torch.nn.Linear(1000, 1000) for _ in range(20)))
     runner = type('Runner', (), dict(model=model))
     began = time.perf_counter()
@@ -213,14 +233,18 @@ def test_the_check_of_the_weights_is_cheap():
 
 # What is not felt outside
 
+
 def test_model_can_be_copied_and_saved_in_training(train, tmp_path):
     def copies(runner):
         torch.save(runner.model, tmp_path / 'model.pth')
-        for model in (copy.deepcopy(runner.model),
-                      torch.load(tmp_path / 'model.pth', weights_only=False)):
+        for model in (
+            copy.deepcopy(runner.model),
+            torch.load(tmp_path / 'model.pth', weights_only=False),
+        ):
             terms = model.parse_losses(dict(loss=torch.tensor(float('nan'))))[1]  # does not stop
             assert terms['loss'].isnan()
         runner.optim_wrapper.state_dict()
+
     train('run', hooks=[At(3, copies)], epochs=1)
     assert (tmp_path / 'model.pth').stat().st_size < 100_000  # without the runner
     assert 'parse_losses' not in vars(Toy)
@@ -230,6 +254,7 @@ def test_model_can_be_copied_and_saved_in_training(train, tmp_path):
 def test_handler_is_the_previous_one_afterwards(end, train):
     def previous(*_):
         raise AssertionError
+
     original = signal.signal(signal.SIGTERM, previous)
     try:
         train('run', hooks=[At(3, end)], epochs=1)
@@ -253,6 +278,7 @@ def test_forked_processes_end_by_sigterm(train):
             pool.map(abs, range(4))
             pool.terminate()
             pool.join()
+
     train('run', hooks=[At(3, fork)], epochs=1)
 
 
@@ -266,7 +292,6 @@ class Stuck(Noise):
 
 
 class TerminateWhileWaiting(Hook):
-
     def __init__(self, signals):
         self.signals = signals
 
@@ -278,17 +303,24 @@ class TerminateWhileWaiting(Hook):
                 for _ in range(self.signals):
                     time.sleep(0.5)
                     os.kill(os.getpid(), signal.SIGTERM)
+
             threading.Thread(target=send, daemon=True).start()
 
 
 @pytest.mark.parametrize('workers', [0, 1])
 @pytest.mark.parametrize('signals, grace', [(2, 300), (1, 1)])
 def test_data_that_never_come_do_not_keep_the_job(
-        workers, signals, grace, train, tmp_path, monkeypatch):
+    workers, signals, grace, train, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     began = time.monotonic()
     with pytest.raises(SystemExit) as stop:
-        train('run', hooks=[TerminateWhileWaiting(signals)], dataset=Stuck(), workers=workers,
-              checkpoint=dict(grace=grace))
+        train(
+            'run',
+            hooks=[TerminateWhileWaiting(signals)],
+            dataset=Stuck(),
+            workers=workers,
+            checkpoint=dict(grace=grace),
+        )
     assert stop.value.code == 128 + signal.SIGTERM and time.monotonic() - began < 30
     assert AtomicCheckpointHook().terminated is False

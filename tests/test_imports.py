@@ -1,4 +1,5 @@
 """Who imports whom: the law of CONTRIBUTING.md, read off the import statements, lazy ones too."""
+
 import ast
 import re
 from graphlib import TopologicalSorter
@@ -7,8 +8,10 @@ from conftest import ROOT
 
 from convmlp_cli import commands
 
-FILES = {'.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__'): path
-         for path in (ROOT / 'convmlp_backbone').rglob('*.py')}
+FILES = {
+    '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__'): path
+    for path in (ROOT / 'convmlp_backbone').rglob('*.py')
+}
 COMMANDS = {f'convmlp_backbone.commands.{name}' for name in commands()}
 
 
@@ -20,11 +23,15 @@ def imported(name):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = '.'.join(package.split('.')[:len(package.split('.')) + 1 - node.level]
-                            ) if node.level else ''
+            base = (
+                '.'.join(package.split('.')[: len(package.split('.')) + 1 - node.level])
+                if node.level
+                else ''
+            )
             base = '.'.join(filter(None, (base, node.module)))
-            found |= {part if (part := f'{base}.{alias.name}') in FILES else base
-                      for alias in node.names}
+            found |= {
+                part if (part := f'{base}.{alias.name}') in FILES else base for alias in node.names
+            }
     return found & FILES.keys()
 
 

@@ -20,11 +20,17 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize('sources, recursive, names', [
-    (['a', 'b'], False, ['x.png', 'x_2.JPG']), (['b'], True, ['deep/y.png', 'x.JPG']),
-    (['z.png', 'z.png', 'a/x.png'], False, ['z.png', 'x.png']),
-    (['b/**/*'], False, ['y.png', 'x.JPG']), (['b/notes.txt'], False, ['x.JPG', 'x_2.png']),
-    (['-', 'z.png'], False, ['stdin.png', 'z.png'])])
+@pytest.mark.parametrize(
+    'sources, recursive, names',
+    [
+        (['a', 'b'], False, ['x.png', 'x_2.JPG']),
+        (['b'], True, ['deep/y.png', 'x.JPG']),
+        (['z.png', 'z.png', 'a/x.png'], False, ['z.png', 'x.png']),
+        (['b/**/*'], False, ['y.png', 'x.JPG']),
+        (['b/notes.txt'], False, ['x.JPG', 'x_2.png']),
+        (['-', 'z.png'], False, ['stdin.png', 'z.png']),
+    ],
+)
 def test_find(sources, recursive, names, folder):
     assert sorted(source.name for source in find(sources, recursive)) == sorted(names)
 
@@ -47,8 +53,9 @@ def test_frames(folder, monkeypatch):
 
     class Stdin:
         buffer = io.BytesIO((folder / 'z.png').read_bytes())
+
     monkeypatch.setattr(sys, 'stdin', Stdin)
-    (name, image), = frames(find(['-'])[0])
+    ((name, image),) = frames(find(['-'])[0])
     assert name == 'stdin.png' and image.shape == (6, 8, 3)
 
 

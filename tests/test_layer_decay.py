@@ -17,8 +17,14 @@ def test_layers():
     layers = backbone_layers(ConvMLP(TINY))
     first_of_layer = {layer: name for name, layer in reversed(layers.items())}
     assert [first_of_layer[i].rsplit('.', 2)[0] for i in range(7)] == [
-        'tokenizer.block', 'conv_stages.conv_blocks.0', 'conv_stages.conv_blocks.1',
-        'stages.0.blocks.0', 'stages.1.blocks.0', 'stages.1.blocks.1', 'stages.2.blocks.0']
+        'tokenizer.block',
+        'conv_stages.conv_blocks.0',
+        'conv_stages.conv_blocks.1',
+        'stages.0.blocks.0',
+        'stages.1.blocks.0',
+        'stages.1.blocks.1',
+        'stages.2.blocks.0',
+    ]
     assert list(layers.values()) == sorted(layers.values()) and max(layers.values()) == 6
     assert layers['conv_stages.downsample.weight'] == 2
     assert layers['stages.1.downsample_mlp.downsample.bias'] == 5
@@ -29,7 +35,6 @@ def test_layers_of_size_s():
 
 
 class Detector(nn.Module):
-
     def __init__(self, **kwargs):
         super().__init__()
         self.backbone = ConvMLP(TINY, **kwargs)
@@ -39,12 +44,19 @@ class Detector(nn.Module):
 
 def build(model, **paramwise_cfg):
     """``{name: group}`` of an optimizer at lr 0.1, weight decay 0.01."""
-    wrapper = build_optim_wrapper(model, dict(
-        type='OptimWrapper', constructor='ConvMLPLayerDecay',
-        optimizer=dict(type='AdamW', lr=0.1, weight_decay=0.01), paramwise_cfg=paramwise_cfg))
+    wrapper = build_optim_wrapper(
+        model,
+        dict(
+            type='OptimWrapper',
+            constructor='ConvMLPLayerDecay',
+            optimizer=dict(type='AdamW', lr=0.1, weight_decay=0.01),
+            paramwise_cfg=paramwise_cfg,
+        ),
+    )
     names = {id(p): name for name, p in model.named_parameters()}
-    return {names[id(p)]: group for group in wrapper.optimizer.param_groups
-            for p in group['params']}
+    return {
+        names[id(p)]: group for group in wrapper.optimizer.param_groups for p in group['params']
+    }
 
 
 def test_rates():
@@ -54,14 +66,20 @@ def test_rates():
     assert groups['head.weight']['lr'] == groups['neck.bias']['lr'] == 0.1
     assert groups['backbone.stages.2.blocks.0.norm1.weight']['lr'] == pytest.approx(0.1 / 2)
     assert groups['backbone.stages.1.downsample_mlp.downsample.weight']['lr'] == pytest.approx(
-        0.1 / 4)
-    assert groups['backbone.tokenizer.block.0.weight']['lr'] == pytest.approx(0.1 / 2 ** 7)
+        0.1 / 4
+    )
+    assert groups['backbone.tokenizer.block.0.weight']['lr'] == pytest.approx(0.1 / 2**7)
     assert {group['weight_decay'] for group in groups.values()} == {0.01}
 
 
 def test_options_of_the_default_constructor():
-    groups = build(Detector(), layer_decay_rate=0.5, norm_decay_mult=0, bias_decay_mult=0,
-                   custom_keys={'head': dict(lr_mult=3)})
+    groups = build(
+        Detector(),
+        layer_decay_rate=0.5,
+        norm_decay_mult=0,
+        bias_decay_mult=0,
+        custom_keys={'head': dict(lr_mult=3)},
+    )
     assert groups['backbone.tokenizer.block.1.weight']['weight_decay'] == 0
     assert groups['backbone.conv_stages.downsample.bias']['weight_decay'] == 0
     assert groups['backbone.conv_stages.downsample.weight']['weight_decay'] == 0.01
@@ -76,7 +94,8 @@ def test_frozen_parameters_are_left_out():
 def test_fewer_levels():
     model = nn.Sequential(ConvMLP(TINY, out_indices=(0, 1)))
     assert build(model, layer_decay_rate=0.5)['0.tokenizer.block.0.weight']['lr'] == pytest.approx(
-        0.1 / 2 ** 3)
+        0.1 / 2**3
+    )
 
 
 def test_wrong_use():
@@ -91,7 +110,8 @@ CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 OF_TOOLBOX = {
     'mmdet': 'retinanet_convmlp_s_fpn_1x_coco.py',
     'mmseg': 'fpn_convmlp_s_512x512_40k_ade20k.py',
-    'mmpretrain': 'convmlp_s_imagenet.py'}
+    'mmpretrain': 'convmlp_s_imagenet.py',
+}
 
 
 @pytest.mark.parametrize('toolbox', OF_TOOLBOX)
@@ -109,9 +129,15 @@ def test_trains():
     model = Detector()
     groups = build(model, layer_decay_rate=0.5)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    wrapper = build_optim_wrapper(model, dict(
-        type='OptimWrapper', constructor='ConvMLPLayerDecay',
-        optimizer=dict(type='SGD', lr=0.1), paramwise_cfg=dict(layer_decay_rate=0.5)))
+    wrapper = build_optim_wrapper(
+        model,
+        dict(
+            type='OptimWrapper',
+            constructor='ConvMLPLayerDecay',
+            optimizer=dict(type='SGD', lr=0.1),
+            paramwise_cfg=dict(layer_decay_rate=0.5),
+        ),
+    )
     for p in model.parameters():
         p.grad = torch.ones_like(p)
     wrapper.step()

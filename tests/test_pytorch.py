@@ -1,4 +1,5 @@
 """What PyTorch offers for any module works on the backbone as on others."""
+
 import copy
 import io
 import math
@@ -38,11 +39,12 @@ def assert_close(ours, theirs, **tolerance):
 @pytest.mark.parametrize('again', AGAIN, ids=str)
 def test_many_backward_passes(again):
     """A gradient penalty, and the graph of one forward pass used again and again."""
+
     def train(again):
         model, x = make(again), images().requires_grad_()
         value = loss(model(x))
-        first, = torch.autograd.grad(value, x, create_graph=True)
-        second, = torch.autograd.grad(value, x, retain_graph=True)
+        (first,) = torch.autograd.grad(value, x, create_graph=True)
+        (second,) = torch.autograd.grad(value, x, retain_graph=True)
         first.square().sum().backward(retain_graph=True)
         value.backward()
         return [first, second, x.grad, *(p.grad for p in model.parameters()), *model.buffers()]
@@ -58,8 +60,12 @@ def test_compiled_training(again):
     model, compiled, x = make(**parts), make(again, **parts), images()
     loss(model(x)).backward()
     loss(torch.compile(compiled, backend='aot_eager', fullgraph=True)(x)).backward()
-    assert_close([p.grad for p in compiled.parameters()], [p.grad for p in model.parameters()],
-                 rtol=1e-3, atol=1e-5)
+    assert_close(
+        [p.grad for p in compiled.parameters()],
+        [p.grad for p in model.parameters()],
+        rtol=1e-3,
+        atol=1e-5,
+    )
     assert_close(compiled.buffers(), model.buffers())
 
 
@@ -95,12 +101,15 @@ def test_transforms(again):
     moved = torch.randn_like(x)
     tangents = func.jvp(model, (x,), (moved,))[1]
     with forward_ad.dual_level():
-        dual = [forward_ad.unpack_dual(level).tangent
-                for level in model(forward_ad.make_dual(x, moved))]
+        dual = [
+            forward_ad.unpack_dual(level).tangent for level in model(forward_ad.make_dual(x, moved))
+        ]
     assert_close(tangents, dual)
     step = 1e-6
-    differences = [(b - a) / (2 * step) for a, b in zip(
-        model(x - step * moved), model(x + step * moved), strict=True)]
+    differences = [
+        (b - a) / (2 * step)
+        for a, b in zip(model(x - step * moved), model(x + step * moved), strict=True)
+    ]
     for a, b in zip(tangents, differences, strict=True):
         assert (a - b).norm() < 1e-3 * b.norm()
     assert func.jacrev(lambda x: model(x)[3].sum((0, 2, 3)))(x).shape == (24, *x.shape)
@@ -112,7 +121,8 @@ def test_ensemble():
         p.data.mul_(1.1)
     base, x = copy.deepcopy(models[0]).to('meta'), images()
     levels = func.vmap(lambda *state: func.functional_call(base, state, (x,)))(
-        *func.stack_module_state(models))
+        *func.stack_module_state(models)
+    )
     for i, model in enumerate(models):
         assert_close([level[i] for level in levels], model(x))
 
@@ -136,6 +146,7 @@ def test_fx(again, training):
 
 def test_fx_quantisation():
     from torch.ao.quantization import get_default_qconfig_mapping, quantize_fx
+
     model, x = make().eval(), images()
     prepared = quantize_fx.prepare_fx(copy.deepcopy(model), get_default_qconfig_mapping(), (x,))
     prepared(x)
@@ -181,6 +192,7 @@ def test_init_weights_leaves_values_that_are_there():
 
 def test_portable_fusion():
     from torch.utils.flop_counter import FlopCounterMode
+
     model, x = make(), images()
     model(x)
     model.eval()

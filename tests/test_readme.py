@@ -1,4 +1,5 @@
 """What the README says is what the project does."""
+
 import re
 from pathlib import Path
 
@@ -23,11 +24,15 @@ def test_commands_exist():
         assert (ROOT / tool).exists()
 
 
-@pytest.mark.parametrize('stack, packages', [
-    ('onedl', ['onedl-mmcv', 'onedl-mmengine', 'onedl-mmdetection', 'onedl-mmsegmentation']),
-    ('openmmlab', ['mmcv', 'mmengine', 'mmdet', 'mmsegmentation'])])
+@pytest.mark.parametrize(
+    'stack, packages',
+    [
+        ('onedl', ['onedl-mmcv', 'onedl-mmengine', 'onedl-mmdetection', 'onedl-mmsegmentation']),
+        ('openmmlab', ['mmcv', 'mmengine', 'mmdet', 'mmsegmentation']),
+    ],
+)
 def test_versions_of_the_tested_stacks(stack, packages):
-    row, = re.findall(rf'^\| `{stack}`.*$', README, re.M)
+    (row,) = re.findall(rf'^\| `{stack}`.*$', README, re.M)
     versions = re.findall(r'\d+\.\d+\.\d+', row)
     pins = (ROOT / 'constraints.txt').read_text().split()
     assert len(versions) == 6
@@ -35,9 +40,13 @@ def test_versions_of_the_tested_stacks(stack, packages):
         assert f'{package}=={version}' in pins
 
 
-@pytest.mark.parametrize('toolbox, base', [
-    ('mmdet', 'retinanet/retinanet_r50_fpn_1x_coco.py'),
-    ('mmseg', 'sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py')])
+@pytest.mark.parametrize(
+    'toolbox, base',
+    [
+        ('mmdet', 'retinanet/retinanet_r50_fpn_1x_coco.py'),
+        ('mmseg', 'sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py'),
+    ],
+)
 def test_own_config(toolbox, base, tmp_path):
     package = pytest.importorskip(toolbox)
     configs = Path(package.__file__).parent / '.mim/configs'

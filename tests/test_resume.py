@@ -1,4 +1,5 @@
 """What a resumed training equals: the uninterrupted one, wherever and however it was stopped."""
+
 import os
 import shutil
 import signal
@@ -40,9 +41,11 @@ STOP = dict(type='EarlyStoppingHook', monitor='score', rule='greater', patience=
 
 # Stopped anywhere
 
+
 @pytest.mark.parametrize('iteration', [EPOCH - 1, EPOCH, EPOCH + 2])
-@pytest.mark.parametrize('loop', [dict(), ITER, dict(ITER, sampler='InfiniteSampler'),
-                                  dict(workers=2)], ids=str)
+@pytest.mark.parametrize(
+    'loop', [dict(), ITER, dict(ITER, sampler='InfiniteSampler'), dict(workers=2)], ids=str
+)
 def test_sigterm_and_resume_equal_the_uninterrupted_run(iteration, loop, train, tmp_path):
     expected = train('whole', seed=3, **loop)
     with pytest.raises(SystemExit) as stop:
@@ -70,20 +73,37 @@ CASES = {
     'plateau': dict(val=True, param_scheduler=PLATEAU, epochs=5),
     'plateau, iterations': dict(ITER, val=True, param_scheduler=PLATEAU, epochs=5),
     'early stop': dict(val=True, hooks=[STOP], epochs=6),
-    'best': dict(val=True, checkpoint=dict(save_best=['score', 'other'], rule='greater',
-                                           max_keep_ckpts=1)),
+    'best': dict(
+        val=True, checkpoint=dict(save_best=['score', 'other'], rule='greater', max_keep_ckpts=1)
+    ),
     'amp': dict(optim_wrapper=AMP, accumulative_counts=4),
     'ema': dict(hooks=[dict(type='EMAHook', momentum=0.1)], val=True),
-    'ema with buffers': dict(ITER, hooks=[dict(type='EMAHook', ema_type='MomentumAnnealingEMA',
-                                               momentum=0.1, update_buffers=True, begin_iter=4)]),
-    'cosine': dict(param_scheduler=dict(type='CosineAnnealingLR', T_max=3, by_epoch=True,
-                                        convert_to_iter_based=True)),
-    'groups': dict(optim_wrapper=dict(paramwise_cfg=dict(norm_decay_mult=0)),
-                   param_scheduler=dict(type='MultiStepLR', milestones=[1, 2])),
+    'ema with buffers': dict(
+        ITER,
+        hooks=[
+            dict(
+                type='EMAHook',
+                ema_type='MomentumAnnealingEMA',
+                momentum=0.1,
+                update_buffers=True,
+                begin_iter=4,
+            )
+        ],
+    ),
+    'cosine': dict(
+        param_scheduler=dict(
+            type='CosineAnnealingLR', T_max=3, by_epoch=True, convert_to_iter_based=True
+        )
+    ),
+    'groups': dict(
+        optim_wrapper=dict(paramwise_cfg=dict(norm_decay_mult=0)),
+        param_scheduler=dict(type='MultiStepLR', milestones=[1, 2]),
+    ),
     'aspect ratio': dict(batch_sampler='mmdet.AspectRatioBatchSampler'),
     'aspect ratio, iterations': dict(ITER, batch_sampler='mmdet.AspectRatioBatchSampler'),
-    'aspect ratio, endless': dict(ITER, batch_sampler='mmdet.AspectRatioBatchSampler',
-                                  sampler='InfiniteSampler'),
+    'aspect ratio, endless': dict(
+        ITER, batch_sampler='mmdet.AspectRatioBatchSampler', sampler='InfiniteSampler'
+    ),
 }
 
 
@@ -99,8 +119,13 @@ def test_everything_goes_on_as_it_was(case, stop, train, monkeypatch):
     end, lr = train.runner.iter, train.runner.optim_wrapper.get_lr()
     for iteration in (EPOCH + 1, 2 * EPOCH):
         with pytest.raises((Crash, SystemExit)):
-            train('killed', seed=1, hooks=[*hooks, At(iteration, stop)],
-                  resume=iteration > EPOCH + 1, **options)
+            train(
+                'killed',
+                seed=1,
+                hooks=[*hooks, At(iteration, stop)],
+                resume=iteration > EPOCH + 1,
+                **options,
+            )
     assert_equal(train('killed', hooks=hooks, resume=True, **options), expected)
     assert (train.runner.iter, train.runner.optim_wrapper.get_lr()) == (end, lr)
 
@@ -116,16 +141,24 @@ def killed_at(point):
         if len(points) == point:
             raise Crash
         return function(*args, **kwargs)
+
     with pytest.MonkeyPatch.context() as patch:
         for owner, name in ((Runner, 'call_hook'), (os, 'replace'), (os, 'remove')):
-            patch.setattr(owner, name, partialmethod(partial(counted, getattr(owner, name)))
-                          if owner is Runner else partial(counted, getattr(owner, name)))
+            patch.setattr(
+                owner,
+                name,
+                partialmethod(partial(counted, getattr(owner, name)))
+                if owner is Runner
+                else partial(counted, getattr(owner, name)),
+            )
         yield points
 
 
 @pytest.mark.adversary
-@settings(max_examples=max(4, settings.default.max_examples // 15),
-          suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=max(4, settings.default.max_examples // 15),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(data=st.data())
 def test_killed_anywhere(data, train, tmp_path, monkeypatch):
     amp_on_cpu(monkeypatch)
@@ -140,24 +173,33 @@ def test_killed_anywhere(data, train, tmp_path, monkeypatch):
             train(folder / 'killed', seed=1, hooks=hooks, resume=True, **options)
     weights = train(folder / 'killed', seed=1, hooks=hooks, resume=True, **options)
     assert_equal(weights, expected)
-    whole, killed = (sorted(path.name for path in (folder / name).glob('*.pth'))
-                     for name in ('whole', 'killed'))
+    whole, killed = (
+        sorted(path.name for path in (folder / name).glob('*.pth')) for name in ('whole', 'killed')
+    )
     assert set(whole) <= set(killed)
     shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize('loop', [dict(), ITER], ids=str)
 def test_killed_in_validation_validates_first(loop, train, monkeypatch):
-    options = dict(val=True, param_scheduler=PLATEAU, epochs=4, hooks=[STOP],
-                   checkpoint=dict(save_best='score', rule='greater'), **loop)
+    options = dict(
+        val=True,
+        param_scheduler=PLATEAU,
+        epochs=4,
+        hooks=[STOP],
+        checkpoint=dict(save_best='score', rule='greater'),
+        **loop,
+    )
     Scores.calls = 0
     expected = train('whole', seed=1, **options)
     best, calls = train.runner.message_hub.get_info('best_score'), Scores.calls
     with monkeypatch.context() as patch:
+
         def compute(self, results):
             if train.runner.iter == 3 * EPOCH:
                 raise Crash
             return original(self, results)
+
         original = Scores.compute_metrics
         patch.setattr(Scores, 'compute_metrics', compute)
         with pytest.raises(Crash):
@@ -181,8 +223,9 @@ def test_early_stop_stays_stopped(train):
 
 def test_resume_from_an_epoch_with_other_workers_equals_the_uninterrupted_run(train, tmp_path):
     expected = train('run', workers=1)
-    assert_equal(train('run', workers=0, resume=True,
-                       load_from=str(tmp_path / 'run/epoch_1.pth')), expected)
+    assert_equal(
+        train('run', workers=0, resume=True, load_from=str(tmp_path / 'run/epoch_1.pth')), expected
+    )
 
 
 def test_accumulated_gradients_are_used_before_the_stop(train, tmp_path):
@@ -193,6 +236,7 @@ def test_accumulated_gradients_are_used_before_the_stop(train, tmp_path):
 
 
 # Another config
+
 
 def order(train, name, *args, **kwargs):
     """All indices in the order of training; several processes are told of by their number."""
@@ -218,7 +262,6 @@ def test_other_batch_size_goes_on_with_the_same_samples(loop, batch_size, train,
 
 
 class Sized(Noise):
-
     def __init__(self, length):
         self.length = length
 
@@ -231,8 +274,10 @@ def test_other_number_of_processes_goes_on_with_the_same_samples(data):
     """Whatever the sizes: in the order of all processes, from where it was."""
     draw = data.draw
     samples, epoch = draw(st.integers(1, 60)), draw(st.integers(0, 3))
-    old, new = (dict(batch_size=draw(st.integers(1, 7)), processes=draw(st.integers(1, 5)))
-                for _ in range(2))
+    old, new = (
+        dict(batch_size=draw(st.integers(1, 7)), processes=draw(st.integers(1, 5)))
+        for _ in range(2)
+    )
     done = draw(st.integers(0, samples // (old['batch_size'] * old['processes'])))
     seen = done * old['batch_size'] * old['processes']
     kind = draw(st.sampled_from([DefaultSampler, InfiniteSampler]))
@@ -256,14 +301,14 @@ def test_other_number_of_processes_goes_on_with_the_same_samples(data):
     before, after = consumed(**old)[:seen], consumed(**new, start=seen)
     assert before == whole[:seen]
     after_all = after
-    after = after[seen % new['processes']:]  # so many come twice
+    after = after[seen % new['processes'] :]  # so many come twice
     length = min(len(after), len(whole) - seen)
     assert after[:length] == whole[seen:][:length]
     assert length >= min(samples - seen, 1)
     # Stopped again: the place is one of these batches.
     again = consumed(**new, start=seen, done=1)
-    rest = after_all[new['batch_size'] * new['processes']:]
-    assert again[:len(rest)] == rest[:len(again)]
+    rest = after_all[new['batch_size'] * new['processes'] :]
+    assert again[: len(rest)] == rest[: len(again)]
 
 
 def test_two_processes_and_then_one(train, tmp_path):
@@ -274,6 +319,7 @@ def test_two_processes_and_then_one(train, tmp_path):
         model = Toy()
         model.layers[1] = torch.nn.Identity()  # in a batch of one
         return train(name, model=model, **{**options, **more}), list(model.seen)
+
     whole = in_processes(2, lambda: run('whole'), tmp_path / '1')
     in_processes(2, lambda: run('killed', hooks=[At(EPOCH + 1, crash)]), tmp_path / '2')
     shutil.copytree(tmp_path / 'killed', tmp_path / 'one')
@@ -291,7 +337,7 @@ def test_other_batch_size_after_an_epoch_and_again(train, tmp_path):
     model = Toy()
     with pytest.raises(SystemExit):
         train('run', resume=True, batch_size=3, hooks=[At(5, terminate)], model=model)
-    seen = expected[:2 * EPOCH] + sum(model.seen, [])
+    seen = expected[: 2 * EPOCH] + sum(model.seen, [])
     assert train.runner.iter == 5 and len(seen) == 18  # 12 of 2, 6 of 3
     seen += order(train, 'run', resume=True, batch_size=3)
     assert seen == expected
@@ -312,20 +358,24 @@ def test_other_data_set_starts_its_epoch_anew(train, tmp_path):
 def told(train, tmp_path, name='run'):
     """The one line about the config."""
     text = (tmp_path / name / train.runner.timestamp / f'{train.runner.timestamp}.log').read_text()
-    line, = (line for line in text.splitlines() if 'The config holds' in line)
+    (line,) = (line for line in text.splitlines() if 'The config holds' in line)
     return line
 
 
 COSINE = dict(type='CosineAnnealingLR', by_epoch=True)
 
 
-@pytest.mark.parametrize('changes, words', [
-    (dict(optimizer=dict(lr=0.1)), 'lr 0.01 -> 0.1'),
-    (dict(param_scheduler=dict(COSINE, T_max=6), epochs=6), 'T_max 3 -> 6'),
-    (dict(batch_size=4), 'batch_size 2 -> 4'),
-    (dict(optimizer=dict(weight_decay=0.5)), 'weight_decay 0.01 -> 0.5'),
-    (dict(seed=7), 'randomness.seed stays 1'),
-], ids=str)
+@pytest.mark.parametrize(
+    'changes, words',
+    [
+        (dict(optimizer=dict(lr=0.1)), 'lr 0.01 -> 0.1'),
+        (dict(param_scheduler=dict(COSINE, T_max=6), epochs=6), 'T_max 3 -> 6'),
+        (dict(batch_size=4), 'batch_size 2 -> 4'),
+        (dict(optimizer=dict(weight_decay=0.5)), 'weight_decay 0.01 -> 0.5'),
+        (dict(seed=7), 'randomness.seed stays 1'),
+    ],
+    ids=str,
+)
 def test_what_the_config_says_otherwise_holds_and_is_told(changes, words, train, tmp_path):
     options = dict(seed=1, param_scheduler=dict(COSINE, T_max=3), log_level='WARNING')
     train('run', epochs=2, **options)
@@ -337,12 +387,16 @@ def test_what_the_config_says_otherwise_holds_and_is_told(changes, words, train,
     assert train.runner.optim_wrapper.get_lr() == expected
 
 
-@pytest.mark.parametrize('changes, words', [
-    (dict(epochs=6), 'param_scheduler'),
-    (dict(optimizer=dict(type='SGD')), 'SGD'),
-    (dict(frozen=True), 'parameters'),
-    (dict(wide=True), 'network'),
-], ids=str)
+@pytest.mark.parametrize(
+    'changes, words',
+    [
+        (dict(epochs=6), 'param_scheduler'),
+        (dict(optimizer=dict(type='SGD')), 'SGD'),
+        (dict(frozen=True), 'parameters'),
+        (dict(wide=True), 'network'),
+    ],
+    ids=str,
+)
 def test_what_cannot_be_resumed_is_one_line(changes, words, train, tmp_path):
     options = dict(param_scheduler=dict(COSINE, T_max=3))
     train('run', **options)

@@ -1,4 +1,5 @@
 """The runtime's arithmetic, and the files it refuses; what it predicts: deploy/test_export.py."""
+
 import io
 import json
 import sys
@@ -30,25 +31,41 @@ def test_opencv_resizing_to_the_last_bit():
         if i % 5 == 0:
             height, width = 2 * new_height, 2 * new_width  # a case of its own
         image = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        assert (resize_bilinear(image, new_height, new_width)
-                == cv2.resize(image, (new_width, new_height))).all()
+        assert (
+            resize_bilinear(image, new_height, new_width)
+            == cv2.resize(image, (new_width, new_height))
+        ).all()
 
 
-@pytest.mark.parametrize('kind, arguments', [
-    ('Resize', dict(scale=(1333, 800), keep_ratio=True)), ('Resize', dict(scale=(64, 48))),
-    ('Resize', dict(scale_factor=256 / 250)), ('Resize', dict(scale_factor=(0.5, 0.7))),
-    ('ResizeEdge', dict(scale=248, backend='pillow', interpolation='bicubic')),
-    ('ResizeEdge', dict(scale=100, edge='long')), ('CenterCrop', dict(crop_size=(70, 51))),
-    ('CenterCrop', dict(crop_size=500))])
+@pytest.mark.parametrize(
+    'kind, arguments',
+    [
+        ('Resize', dict(scale=(1333, 800), keep_ratio=True)),
+        ('Resize', dict(scale=(64, 48))),
+        ('Resize', dict(scale_factor=256 / 250)),
+        ('Resize', dict(scale_factor=(0.5, 0.7))),
+        ('ResizeEdge', dict(scale=248, backend='pillow', interpolation='bicubic')),
+        ('ResizeEdge', dict(scale=100, edge='long')),
+        ('CenterCrop', dict(crop_size=(70, 51))),
+        ('CenterCrop', dict(crop_size=500)),
+    ],
+)
 @pytest.mark.parametrize('shape', [(97, 161), (160, 90), (50, 50)])
 def test_steps_as_in_the_toolbox(kind, arguments, shape):
     pytest.importorskip('mmpretrain')
     from mmpretrain.registry import TRANSFORMS
 
     from convmlp_backbone.deploy.facts import resize_steps
+
     step = dict(type=kind, **arguments)
-    cfg = dict(test_dataloader=dict(dataset=dict(type='CustomDataset', pipeline=[
-        dict(type='LoadImageFromFile'), step, dict(type='PackInputs')])))
+    cfg = dict(
+        test_dataloader=dict(
+            dataset=dict(
+                type='CustomDataset',
+                pipeline=[dict(type='LoadImageFromFile'), step, dict(type='PackInputs')],
+            )
+        )
+    )
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     transform = TRANSFORMS.build(dict(step, _scope_='mmpretrain'))
     theirs = transform(dict(img=image, img_shape=shape))['img']
@@ -60,12 +77,21 @@ def test_masks_as_in_mmdetection():
     pytest.importorskip('mmdet')
     import torch
     from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+
     random = np.random.default_rng(0)
-    for box in [(3.2, 4.1, 30.7, 20.2), (-5, -3, 12, 9), (50, 30, 70.5, 44.4), (8, 8, 8.3, 30),
-                (0, 0, 60, 40), (59.5, 39.5, 60, 40), (5, 5, 5, 9)]:
+    for box in [
+        (3.2, 4.1, 30.7, 20.2),
+        (-5, -3, 12, 9),
+        (50, 30, 70.5, 44.4),
+        (8, 8, 8.3, 30),
+        (0, 0, 60, 40),
+        (59.5, 39.5, 60, 40),
+        (5, 5, 5, 9),
+    ]:
         mask, box = random.random((28, 28), np.float32), np.float32(box)
         part, place = _do_paste_mask(
-            torch.from_numpy(mask)[None, None], torch.from_numpy(box)[None], 40, 60)
+            torch.from_numpy(mask)[None, None], torch.from_numpy(box)[None], 40, 60
+        )
         theirs, canvas = np.zeros((40, 60), np.float32), np.zeros((40, 60), bool)
         theirs[place] = part[0]
         paste(mask, box, canvas, 0.5)
@@ -75,8 +101,12 @@ def test_masks_as_in_mmdetection():
 
 def test_images_of_every_mode():
     grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    for image in (Image.fromarray(grey), Image.fromarray(grey.astype(np.uint16) * 256),
-                  Image.fromarray(grey).convert('P'), Image.fromarray(grey).convert('LA')):
+    for image in (
+        Image.fromarray(grey),
+        Image.fromarray(grey.astype(np.uint16) * 256),
+        Image.fromarray(grey).convert('P'),
+        Image.fromarray(grey).convert('LA'),
+    ):
         content = io.BytesIO()
         image.save(content, 'png')
         assert (read_image(content) == grey[..., None]).all(), image.mode
@@ -91,22 +121,39 @@ def test_images_of_every_mode():
 def model(path, nodes=None, external=None, domain='', **facts):
     """An ONNX file: the mean of every image, as if it were a classifier."""
     helper = onnx.helper
-    nodes = nodes or [helper.make_node('Cast', ['images'], ['x'], to=1, domain=domain),
-                      helper.make_node('ReduceMean', ['x', 'axes'], ['scores'], keepdims=0)]
+    nodes = nodes or [
+        helper.make_node('Cast', ['images'], ['x'], to=1, domain=domain),
+        helper.make_node('ReduceMean', ['x', 'axes'], ['scores'], keepdims=0),
+    ]
     axes = helper.make_tensor('axes', onnx.TensorProto.INT64, [2], [1, 2])
     if external:
         axes.ClearField('int64_data')
         axes.data_location = onnx.TensorProto.EXTERNAL
         axes.external_data.add(key='location', value=external)
     graph = helper.make_graph(
-        nodes, 'x', [helper.make_tensor_value_info('images', 2, ['n', 'h', 'w', 3])],
-        [helper.make_tensor_value_info('scores', 1, ['n', 3])], [axes])
-    made = helper.make_model(graph, ir_version=8, opset_imports=[
-        helper.make_opsetid(name, 18) for name in {'', domain}])
-    facts = {**dict(format=FORMAT, version='1.2.3', task='classification', outputs=['scores'],
-                    input='rgb', resize=[]), **facts}
-    helper.set_model_props(made, {f'convmlp.{k}': json.dumps(v) for k, v in facts.items()
-                                  if v is not None})
+        nodes,
+        'x',
+        [helper.make_tensor_value_info('images', 2, ['n', 'h', 'w', 3])],
+        [helper.make_tensor_value_info('scores', 1, ['n', 3])],
+        [axes],
+    )
+    made = helper.make_model(
+        graph, ir_version=8, opset_imports=[helper.make_opsetid(name, 18) for name in {'', domain}]
+    )
+    facts = {
+        **dict(
+            format=FORMAT,
+            version='1.2.3',
+            task='classification',
+            outputs=['scores'],
+            input='rgb',
+            resize=[],
+        ),
+        **facts,
+    }
+    helper.set_model_props(
+        made, {f'convmlp.{k}': json.dumps(v) for k, v in facts.items() if v is not None}
+    )
     path.write_bytes(made.SerializeToString())
     return path
 
@@ -121,19 +168,27 @@ def test_a_file(tmp_path):
             runtime.run(wrong)
 
 
-@pytest.mark.parametrize('make, words', [
-    (lambda path: path.write_bytes(b''), ['damaged or no onnx file']),
-    (lambda path: path.write_bytes(b'\x89PNG' + bytes(range(256)) * 9), ['damaged or no onnx']),
-    (lambda path: path.write_bytes(model(path).read_bytes()[:-40]), ['damaged']),
-    (lambda path: model(path, format=None), ['not written by `convmlp export`']),
-    (lambda path: model(path, format=9), ['format 9', '1.2.3', f'reads format {FORMAT}']),
-    (lambda path: model(path, domain='evil.ops'), ['"evil.ops"', 'refused']),
-    (lambda path: model(path, external='../../etc/passwd'), ['../../etc/passwd', 'outside']),
-    (lambda path: model(path, external='/etc/passwd'), ['/etc/passwd', 'outside']),
-    (lambda path: model(path, external='weights.bin'), ['cannot be loaded by onnxruntime']),
-    (lambda path: model(path, nodes=[onnx.helper.make_node('Nonsense', ['images'], ['scores'])]),
-     ['cannot be loaded']),
-    (lambda path: None, ['no exported file'])])
+@pytest.mark.parametrize(
+    'make, words',
+    [
+        (lambda path: path.write_bytes(b''), ['damaged or no onnx file']),
+        (lambda path: path.write_bytes(b'\x89PNG' + bytes(range(256)) * 9), ['damaged or no onnx']),
+        (lambda path: path.write_bytes(model(path).read_bytes()[:-40]), ['damaged']),
+        (lambda path: model(path, format=None), ['not written by `convmlp export`']),
+        (lambda path: model(path, format=9), ['format 9', '1.2.3', f'reads format {FORMAT}']),
+        (lambda path: model(path, domain='evil.ops'), ['"evil.ops"', 'refused']),
+        (lambda path: model(path, external='../../etc/passwd'), ['../../etc/passwd', 'outside']),
+        (lambda path: model(path, external='/etc/passwd'), ['/etc/passwd', 'outside']),
+        (lambda path: model(path, external='weights.bin'), ['cannot be loaded by onnxruntime']),
+        (
+            lambda path: model(
+                path, nodes=[onnx.helper.make_node('Nonsense', ['images'], ['scores'])]
+            ),
+            ['cannot be loaded'],
+        ),
+        (lambda path: None, ['no exported file']),
+    ],
+)
 def test_refused_files(make, words, tmp_path):
     make(tmp_path / 'x.onnx')
     with pytest.raises(ExportedFileError) as error:
@@ -143,16 +198,20 @@ def test_refused_files(make, words, tmp_path):
 
 
 def test_an_attribute_with_a_graph_is_looked_into(tmp_path):
-    inner = onnx.load(model(tmp_path / 'x.onnx', external='../x'),
-                      load_external_data=False).graph
+    inner = onnx.load(model(tmp_path / 'x.onnx', external='../x'), load_external_data=False).graph
     node = onnx.helper.make_node('If', ['images'], ['scores'], then_branch=inner, else_branch=inner)
     with pytest.raises(ExportedFileError, match='outside its folder'):
         Runtime(model(tmp_path / 'y.onnx', nodes=[node]))
 
 
-@pytest.mark.parametrize('text, words', [
-    ('<net><layers/></net>', 'not written by'), ('<net', 'damaged'),
-    ('<net><layers><layer version="extension"/></layers></net>', '"extension"')])
+@pytest.mark.parametrize(
+    'text, words',
+    [
+        ('<net><layers/></net>', 'not written by'),
+        ('<net', 'damaged'),
+        ('<net><layers><layer version="extension"/></layers></net>', '"extension"'),
+    ],
+)
 def test_refused_openvino_files(text, words, tmp_path):
     (tmp_path / 'x.xml').write_text(text)
     (tmp_path / 'x.bin').write_bytes(b'')

@@ -1,4 +1,5 @@
 """The set-up as far as it goes without installing anything; CI runs the whole of it."""
+
 import hashlib
 import os
 import re
@@ -28,19 +29,29 @@ def set_up(tmp_path):
         shutil.copy(ROOT / name, clone)
 
     def run(*command, free=1e12, **env):
-        command = command or (sys.executable, '-c', f"""
+        command = command or (
+            sys.executable,
+            '-c',
+            f"""
 import runpy, shutil, types
 shutil.disk_usage = lambda path: types.SimpleNamespace(free={free})
-runpy.run_path('tools/dev/setup_env.py', run_name='__main__')""")
+runpy.run_path('tools/dev/setup_env.py', run_name='__main__')""",
+        )
         return clone, subprocess.run(
-            command, cwd=clone, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env={**os.environ, 'XDG_CACHE_HOME': str(tmp_path / 'cache'), **env})
+            command,
+            cwd=clone,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, 'XDG_CACHE_HOME': str(tmp_path / 'cache'), **env},
+        )
+
     return run
 
 
 def assert_one_line_error(done, *parts):
     assert done.returncode != 0 and 'Traceback' not in done.stdout
-    error, = (line for line in done.stdout.splitlines() if line.startswith('error: '))
+    (error,) = (line for line in done.stdout.splitlines() if line.startswith('error: '))
     for part in parts:
         assert part in error
 
@@ -53,8 +64,14 @@ def test_no_compiler(set_up):
 
 def test_no_network_is_not_mistaken_for_done(set_up):
     """Nor is a compiler missed where none is needed."""
-    clone, done = set_up(PIP_CONFIG_FILE=os.devnull, PIP_INDEX_URL='http://127.0.0.1:9/',
-                         PIP_FIND_LINKS=str(ROOT / 'tests'), UV='0', OPS='0', CXX='no-such')
+    clone, done = set_up(
+        PIP_CONFIG_FILE=os.devnull,
+        PIP_INDEX_URL='http://127.0.0.1:9/',
+        PIP_FIND_LINKS=str(ROOT / 'tests'),
+        UV='0',
+        OPS='0',
+        CXX='no-such',
+    )
     assert_one_line_error(done, 'torch', 'network')
     environment, torch = (clone / '.venv/convmlp-setup').read_text().splitlines()
     assert environment.endswith(' environment') and torch == 'unfinished torch'
@@ -64,9 +81,14 @@ def test_operators_are_0_or_1(set_up):
     assert_one_line_error(set_up(OPS='yes')[1], 'OPS=yes: 1 compiles')
 
 
-@pytest.mark.parametrize('gigabytes, temporary, needed', [
-    (7, '', ', 8 GB needed. Free some, or for pip'), (7, '/dev/shm', ', 8 GB needed. Free some'),
-    (0, '/dev/shm', 'of /dev/shm, 1 GB needed. Free some, or for pip')])
+@pytest.mark.parametrize(
+    'gigabytes, temporary, needed',
+    [
+        (7, '', ', 8 GB needed. Free some, or for pip'),
+        (7, '/dev/shm', ', 8 GB needed. Free some'),
+        (0, '/dev/shm', 'of /dev/shm, 1 GB needed. Free some, or for pip'),
+    ],
+)
 def test_no_space(gigabytes, temporary, needed, set_up, tmp_path):
     """Nothing is downloaded."""
     clone, done = set_up(free=gigabytes * 1e9, TMPDIR=temporary or str(tmp_path), OPS='0')
@@ -134,24 +156,33 @@ def test_a_changed_pin_takes_its_step_and_what_follows(state, tmp_path, monkeypa
 
 
 def test_a_second_set_up_waits_for_the_first(tmp_path):
-    program = f'import sys; sys.path.insert(0, {str(ROOT / "tools/dev")!r}); import setup_env\n' \
-              f'with setup_env.lock({str(tmp_path / "lock")!r}): print("in")'
+    program = (
+        f'import sys; sys.path.insert(0, {str(ROOT / "tools/dev")!r}); import setup_env\n'
+        f'with setup_env.lock({str(tmp_path / "lock")!r}): print("in")'
+    )
     with setup_env.lock(tmp_path / 'lock'):
-        second = subprocess.Popen([sys.executable, '-c', program], text=True,
-                                  stdout=subprocess.PIPE)
+        second = subprocess.Popen(
+            [sys.executable, '-c', program], text=True, stdout=subprocess.PIPE
+        )
         assert 'Waiting' in second.stdout.readline()
         assert second.poll() is None
     assert second.communicate(timeout=60)[0] == 'in\n'
 
 
 def all_pins():
-    return {name: version for section in setup_env.read_pins().values()
-            for name, version in section.items()}
+    return {
+        name: version
+        for section in setup_env.read_pins().values()
+        for name, version in section.items()
+    }
 
 
 def test_every_pin_has_hashes_and_no_other_has():
-    lines = [line for line in (ROOT / 'constraints.txt').read_text().splitlines()
-             if line and not line.startswith('#')]
+    lines = [
+        line
+        for line in (ROOT / 'constraints.txt').read_text().splitlines()
+        if line and not line.startswith('#')
+    ]
     assert len(all_pins()) == len(lines)  # none twice
     locked = setup_env.locked(all_pins())
     assert all(re.fullmatch(r'\S+==\S+( +--hash=sha256:[0-9a-f]{64})+', line) for line in locked)
@@ -167,8 +198,10 @@ def test_the_environment_is_what_the_pins_say_and_lacks_nothing():
     """Needed, as the set-up installs what is pinned and resolves nothing."""
     pins = all_pins()
     # Not what setuptools brings within itself, which is on the path once it has been imported.
-    installed = {canonicalize_name(d.name): d
-                 for d in metadata.distributions(path=[sysconfig.get_path('purelib')])}
+    installed = {
+        canonicalize_name(d.name): d
+        for d in metadata.distributions(path=[sysconfig.get_path('purelib')])
+    }
     ours = {'convmlp-backbone', 'pip'}
     found = {name: d.version for name, d in installed.items()}
     assert {n: v for n, v in found.items() if n not in ours and v != pins.get(n)} == {}
@@ -177,14 +210,21 @@ def test_the_environment_is_what_the_pins_say_and_lacks_nothing():
     for distribution in installed.values():
         for requirement in map(Requirement, distribution.requires or ()):
             wanted = extras if distribution.name == 'convmlp-backbone' else ['']
-            if not requirement.marker or any(requirement.marker.evaluate({'extra': extra})
-                                             for extra in wanted):
+            if not requirement.marker or any(
+                requirement.marker.evaluate({'extra': extra}) for extra in wanted
+            ):
                 needed.setdefault(canonicalize_name(requirement.name), []).append(
-                    (distribution.name, requirement.specifier))
+                    (distribution.name, requirement.specifier)
+                )
     spared = setup_env.read_pins()['gpu'].keys() | {'opencv-python'}
     assert needed.keys() - found.keys() <= spared
-    assert [(name, by, str(specifier)) for name, users in needed.items() if name in found
-            for by, specifier in users if not specifier.contains(found[name], True)] == []
+    assert [
+        (name, by, str(specifier))
+        for name, users in needed.items()
+        if name in found
+        for by, specifier in users
+        if not specifier.contains(found[name], True)
+    ] == []
 
 
 @pytest.mark.parametrize('uv', ['0', '1'])
@@ -195,16 +235,25 @@ def test_a_file_with_another_hash_is_refused(uv, tmp_path, monkeypatch):
     file = tmp_path / 'tiny-1.0-py3-none-any.whl'
     with zipfile.ZipFile(file, 'w') as archive:
         for name, text in {
-                'METADATA': 'Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n',
-                'WHEEL': 'Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n',
-                'RECORD': ''}.items():
+            'METADATA': 'Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n',
+            'WHEEL': 'Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n',
+            'RECORD': '',
+        }.items():
             archive.writestr(f'tiny-1.0.dist-info/{name}', text)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
 
     def install(digest):
-        setup_env.pip(Path(sys.prefix), '--no-deps', '--require-hashes', '--no-index',
-                      '--find-links', str(tmp_path), '--target', str(tmp_path / 'site'),
-                      lines=[f'tiny==1.0 --hash=sha256:{digest}'])
+        setup_env.pip(
+            Path(sys.prefix),
+            '--no-deps',
+            '--require-hashes',
+            '--no-index',
+            '--find-links',
+            str(tmp_path),
+            '--target',
+            str(tmp_path / 'site'),
+            lines=[f'tiny==1.0 --hash=sha256:{digest}'],
+        )
 
     with pytest.raises(setup_env.SetupError, match='(?i)hash.* another file than was tested'):
         install(digest[::-1])
@@ -212,13 +261,21 @@ def test_a_file_with_another_hash_is_refused(uv, tmp_path, monkeypatch):
     assert (tmp_path / 'site/tiny-1.0.dist-info').is_dir()
 
 
-@pytest.mark.parametrize('wheel, minors', [
-    ('a-1-py3-none-any.whl', {11, 12, 13}), ('a-1-py2.py3-none-any.whl', {11, 12, 13}),
-    ('a-1-cp312-cp312-manylinux_2_17_x86_64.manylinux2014_x86_64.whl', {12}),
-    ('a-1-cp39-abi3-manylinux2014_aarch64.whl', {11, 12, 13}),
-    ('a-1-cp312-abi3-linux_x86_64.whl', {12, 13}), ('a-1-cp313-cp313t-linux_x86_64.whl', set()),
-    ('a-1-cp310-cp310-linux_x86_64.whl', set()), ('a-1-cp311-none-linux_x86_64.whl', {11}),
-    ('a-1-cp311-cp311-musllinux_1_2_x86_64.whl', set()), ('a-1-py3-none-win_amd64.whl', set())])
+@pytest.mark.parametrize(
+    'wheel, minors',
+    [
+        ('a-1-py3-none-any.whl', {11, 12, 13}),
+        ('a-1-py2.py3-none-any.whl', {11, 12, 13}),
+        ('a-1-cp312-cp312-manylinux_2_17_x86_64.manylinux2014_x86_64.whl', {12}),
+        ('a-1-cp39-abi3-manylinux2014_aarch64.whl', {11, 12, 13}),
+        ('a-1-cp312-abi3-linux_x86_64.whl', {12, 13}),
+        ('a-1-cp313-cp313t-linux_x86_64.whl', set()),
+        ('a-1-cp310-cp310-linux_x86_64.whl', set()),
+        ('a-1-cp311-none-linux_x86_64.whl', {11}),
+        ('a-1-cp311-cp311-musllinux_1_2_x86_64.whl', set()),
+        ('a-1-py3-none-win_amd64.whl', set()),
+    ],
+)
 def test_which_files_are_locked(wheel, minors):
     assert lock.pythons(wheel) == minors
 

@@ -1,4 +1,5 @@
 """The contract of a timm model, as timm's own model tests check it, over every registered size."""
+
 import os
 import re
 import subprocess
@@ -39,6 +40,7 @@ def weights(model):
 
 # The published models
 
+
 @pytest.mark.parametrize('name', MODELS)
 def test_published_names_and_logits(name):
     size = name[-1]
@@ -51,9 +53,14 @@ def test_published_names_and_logits(name):
         assert golden.relative_error(logits, golden.OUTPUTS[f'{size}/{input_size}/logits']) < 1e-4
 
 
-@pytest.mark.parametrize('name, millions', [
-    ('convmlp_s', (8.51, 8.56, 8.56)), ('convmlp_m', (16.90, 16.95, 16.95)),
-    ('convmlp_l', (41.97, 42.04, 42.04))])
+@pytest.mark.parametrize(
+    'name, millions',
+    [
+        ('convmlp_s', (8.51, 8.56, 8.56)),
+        ('convmlp_m', (16.90, 16.95, 16.95)),
+        ('convmlp_l', (41.97, 42.04, 42.04)),
+    ],
+)
 def test_parameters(name, millions):
     """The paper's figures, some rounded and some cut off."""
     with torch.device('meta'):
@@ -80,7 +87,8 @@ def test_default_cfg(name):
 
 def test_pretrained_tags():
     assert set(timm.list_pretrained('convmlp_*')) == {
-        f'{name}.{tag}' for name in MODELS for tag in ('in1k', 'cifar10', 'cifar100', 'flowers102')}
+        f'{name}.{tag}' for name in MODELS for tag in ('in1k', 'cifar10', 'cifar100', 'flowers102')
+    }
     for name in MODELS:
         cfg = timm.get_pretrained_cfg(name)
         assert cfg.tag == 'in1k' and cfg.url.endswith(f'/checkpoints/{name}_imagenet.pth')
@@ -97,14 +105,18 @@ def test_load_pretrained(tmp_path, monkeypatch):
         torch.testing.assert_close(value, published.state_dict()[name])
     adapted = create(pretrained=True, in_chans=1, num_classes=5)
     assert adapted(images(channels=1)).shape == (2, 5)
-    torch.testing.assert_close(weights(adapted)['tokenizer.block.0.weight'],
-                               weights(published)['tokenizer.block.0.weight'].sum(1, keepdim=True))
+    torch.testing.assert_close(
+        weights(adapted)['tokenizer.block.0.weight'],
+        weights(published)['tokenizer.block.0.weight'].sum(1, keepdim=True),
+    )
     features = create(pretrained=True, features_only=True)
-    torch.testing.assert_close(features(images())[3], published.forward_intermediates(
-        images(), intermediates_only=True)[3])
+    torch.testing.assert_close(
+        features(images())[3], published.forward_intermediates(images(), intermediates_only=True)[3]
+    )
 
 
 # What a model does
+
 
 @pytest.mark.parametrize('name', MODELS)
 def test_backward(name):
@@ -153,9 +165,14 @@ def test_features_only(feature_cls):
     assert model.feature_info.reduction() == [4, 8, 16, 32]
     levels = model(images(72))
     assert [tuple(level.shape) for level in levels] == [
-        (2, 8, 18, 18), (2, 8, 9, 9), (2, 16, 5, 5), (2, 24, 3, 3)]
-    for level, expected in zip(levels, create().forward_intermediates(
-            images(72), intermediates_only=True), strict=True):
+        (2, 8, 18, 18),
+        (2, 8, 9, 9),
+        (2, 16, 5, 5),
+        (2, 24, 3, 3),
+    ]
+    for level, expected in zip(
+        levels, create().forward_intermediates(images(72), intermediates_only=True), strict=True
+    ):
         torch.testing.assert_close(level, expected)
 
 
@@ -177,7 +194,8 @@ def test_forward_intermediates():
     last_two = model.forward_intermediates(images(), indices=2, intermediates_only=True)
     torch.testing.assert_close(last_two, levels[2:])
     first = model.forward_intermediates(
-        images(), indices=[0], stop_early=True, intermediates_only=True)
+        images(), indices=[0], stop_early=True, intermediates_only=True
+    )
     torch.testing.assert_close(first, levels[:1])
     normalised = model.forward_intermediates(images(), indices=[3], norm=True)[1]
     torch.testing.assert_close(normalised, [features])
@@ -198,6 +216,7 @@ def test_grad_checkpointing():
 
 
 # What timm does to a model
+
 
 @pytest.mark.parametrize('name', MODELS)
 @pytest.mark.parametrize('training', [False, True])
@@ -228,16 +247,22 @@ def test_weight_decay_groups():
     assert model.no_weight_decay() == set()
     groups = param_groups_weight_decay(model, 0.05)
     assert {g['weight_decay']: {p.ndim for p in g['params']} for g in groups} == {
-        0: {1}, 0.05: {2, 4}}
+        0: {1},
+        0.05: {2, 4},
+    }
 
 
 def test_group_matcher_follows_the_network():
     """The layers are those of our own constructor: see test_layer_decay.py for the order."""
     from convmlp_backbone.layer_decay import backbone_layers
+
     model = create()
     layers = backbone_layers(convmlp_backbone.ConvMLP(TINY))
-    scale = {id(p): group['lr_scale'] for group in param_groups_layer_decay(model, layer_decay=0.5)
-             for p in group['params']}
+    scale = {
+        id(p): group['lr_scale']
+        for group in param_groups_layer_decay(model, layer_decay=0.5)
+        for p in group['params']
+    }
     depth = max(layers.values()) + 1
     for name, p in model.named_parameters():
         expected = 0.5 ** (depth - layers.get(name, depth - name.startswith('norm')))
@@ -247,6 +272,7 @@ def test_group_matcher_follows_the_network():
 
 
 # What timm's own tests ask of the models that they name
+
 
 def test_unknown_argument():
     with pytest.raises(TypeError):
@@ -338,13 +364,14 @@ def test_stop_early():
     levels = model.forward_intermediates(images(), intermediates_only=True)
     for norm in (False, True):
         features, first = model.forward_intermediates(
-            images(), indices=[0], norm=norm, stop_early=True)
+            images(), indices=[0], norm=norm, stop_early=True
+        )
         assert torch.equal(first[0], levels[0]) and torch.equal(features, levels[0])
     features, _ = model.forward_intermediates(images(), indices=[3], stop_early=True)
     assert torch.equal(features, model.forward_features(images()))
 
 
-@pytest.mark.parametrize('out_indices', [(0, 1, 2, 3), (0, ), (1, 2)], ids=str)
+@pytest.mark.parametrize('out_indices', [(0, 1, 2, 3), (0,), (1, 2)], ids=str)
 def test_torchscript_of_features(out_indices):
     model = create(features_only=True, out_indices=out_indices)
     torch.testing.assert_close(torch.jit.script(model)(images(72)), model(images(72)))
@@ -394,25 +421,50 @@ def test_the_authors_pretrained_models(tmp_path, monkeypatch):
 
 
 IMAGENET_YAML = dict(  # what of the authors' convmlp_s_imagenet.yml reaches the model and optimizer
-    num_classes=1000, img_size=224, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225],
-    crop_pct=0.9, model='convmlp_s_classification', opt='adamw', lr=0.0005, weight_decay=0.05,
-    momentum=0.9, sched='cosine', epochs=300, warmup_epochs=5, cooldown_epochs=10, min_lr=1e-5)
+    num_classes=1000,
+    img_size=224,
+    mean=[0.485, 0.456, 0.406],
+    std=[0.229, 0.224, 0.225],
+    crop_pct=0.9,
+    model='convmlp_s_classification',
+    opt='adamw',
+    lr=0.0005,
+    weight_decay=0.05,
+    momentum=0.9,
+    sched='cosine',
+    epochs=300,
+    warmup_epochs=5,
+    cooldown_epochs=10,
+    min_lr=1e-5,
+)
 
 
 def test_the_authors_yaml_in_the_training_script():
     """As timm's train.py takes it to a model, its images, its optimizer and its schedule."""
     from timm.optim import create_optimizer_v2, optimizer_kwargs
     from timm.scheduler import create_scheduler_v2, scheduler_kwargs
+
     args = IMAGENET_YAML
     model = create(
-        args['model'], pretrained=False, in_chans=3, num_classes=args['num_classes'],
-        drop_rate=0.0, drop_path_rate=None, drop_block_rate=None, global_pool=None,
-        bn_momentum=None, bn_eps=None, scriptable=False, checkpoint_path='')
+        args['model'],
+        pretrained=False,
+        in_chans=3,
+        num_classes=args['num_classes'],
+        drop_rate=0.0,
+        drop_path_rate=None,
+        drop_block_rate=None,
+        global_pool=None,
+        bn_momentum=None,
+        bn_eps=None,
+        scriptable=False,
+        checkpoint_path='',
+    )
     assert isinstance(model, type(create())) and model.num_classes == 1000
     assert timm.data.resolve_data_config(args, model=model)['input_size'] == (3, 224, 224)
     optimizer = create_optimizer_v2(model, **optimizer_kwargs(cfg=Namespace(**args)))
     scheduler, epochs = create_scheduler_v2(
-        optimizer, **scheduler_kwargs(Namespace(**args, decay_milestones=[])))
+        optimizer, **scheduler_kwargs(Namespace(**args, decay_milestones=[]))
+    )
     assert epochs == 310 and isinstance(optimizer, torch.optim.AdamW)
     model.train()(images()).mean().backward()
     optimizer.step()
@@ -424,6 +476,7 @@ def test_the_names_of_the_authors_are_not_listed():
 
 
 # Registration
+
 
 def test_import_order(tmp_path):
     """Every sequence in a process of its own, forked where the slow imports are done."""
@@ -452,11 +505,17 @@ for code, expected in (
     assert os.waitpid(child, 0)[1] == 0, code
 """
     (tmp_path / 'script.py').write_text(
-        'import sys, timm\nassert __name__ == "__main__" and timm.is_model(sys.argv[1])')
-    line, = re.findall(r"timm\(\) { python -c '(.*)' \"\$@\"; }",
-                       (ROOT / 'docs/classification.md').read_text())
-    subprocess.run([sys.executable, '-c', f'LINE = {line!r}\n{program}'], check=True, cwd=tmp_path,
-                   env={**os.environ, 'PYTHONPATH': str(ROOT)})
+        'import sys, timm\nassert __name__ == "__main__" and timm.is_model(sys.argv[1])'
+    )
+    (line,) = re.findall(
+        r"timm\(\) { python -c '(.*)' \"\$@\"; }", (ROOT / 'docs/classification.md').read_text()
+    )
+    subprocess.run(
+        [sys.executable, '-c', f'LINE = {line!r}\n{program}'],
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    )
 
 
 def test_pretrained_weights_are_read_safely_whatever_timm_does(tmp_path, monkeypatch):
@@ -465,15 +524,17 @@ def test_pretrained_weights_are_read_safely_whatever_timm_does(tmp_path, monkeyp
     from timm.models import _builder
 
     from convmlp_backbone.checkpoints import CheckpointError
+
     monkeypatch.setattr(_builder, 'load_state_dict', lambda *args, **kwargs: pytest.fail('timm'))
-    path = saved(tmp_path / 'x.pth', dict(
-        state_dict={f'module.{name}': v for name, v in imagenet().items()}))
+    path = saved(
+        tmp_path / 'x.pth', dict(state_dict={f'module.{name}': v for name, v in imagenet().items()})
+    )
     model = timm.create_model(
-        'convmlp_s', pretrained=True, pretrained_cfg_overlay=dict(file=str(path)))
+        'convmlp_s', pretrained=True, pretrained_cfg_overlay=dict(file=str(path))
+    )
     assert torch.equal(model.head.weight, imagenet()['head.weight'])
     assert not (model.pretrained_cfg.get('state_dict') or model.default_cfg.get('state_dict'))
     evil = saved(tmp_path / 'evil.pth', dict(state_dict={}, x=Code(tmp_path / 'was run')))
     with pytest.raises(CheckpointError, match='holds code'):
-        timm.create_model(
-            'convmlp_s', pretrained=True, pretrained_cfg_overlay=dict(file=str(evil)))
+        timm.create_model('convmlp_s', pretrained=True, pretrained_cfg_overlay=dict(file=str(evil)))
     assert not (tmp_path / 'was run').exists()

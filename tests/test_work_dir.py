@@ -1,4 +1,5 @@
 """The folder of a training: one process at a time; what --resume finds in it."""
+
 import os
 import signal
 import time
@@ -37,10 +38,20 @@ def make_folder(pointer):
 POINTERS = {
     'as written': (lambda p: None, 2),
     'of a moved folder': (lambda p: p.write_text('/no/such/folder/epoch_1.pth'), 1),
-    'of a copied folder': (lambda p: (write(p.parents[1] / 'epoch_2.pth', 9),
-                                      p.write_text(str(p.parents[1] / 'epoch_2.pth'))), 2),
-    'elsewhere': (lambda p: (write(p.parents[1] / 'other.pth', 9),
-                             p.write_text(str(p.parents[1] / 'other.pth'))), 9),
+    'of a copied folder': (
+        lambda p: (
+            write(p.parents[1] / 'epoch_2.pth', 9),
+            p.write_text(str(p.parents[1] / 'epoch_2.pth')),
+        ),
+        2,
+    ),
+    'elsewhere': (
+        lambda p: (
+            write(p.parents[1] / 'other.pth', 9),
+            p.write_text(str(p.parents[1] / 'other.pth')),
+        ),
+        9,
+    ),
     'relative': (lambda p: p.write_text('work_dirs/x/epoch_1.pth\n'), 1),
     'windows': (lambda p: p.write_text('C:\\runs\\x\\epoch_1.pth'), 1),
     'missing': (lambda p: p.unlink(), 3),
@@ -80,8 +91,9 @@ def test_nothing_to_resume(work, tmp_path):
     torch.save({}, tmp_path / 'weights.pth')
     for source, words in (('no.pth', 'no checkpoint'), ('weights.pth', 'load_from=')):
         with pytest.raises(UserError, match=words):
-            prepare_training(Config(dict(work_dir=str(work), resume=True,
-                                         load_from=str(tmp_path / source))))
+            prepare_training(
+                Config(dict(work_dir=str(work), resume=True, load_from=str(tmp_path / source)))
+            )
 
 
 def test_resume_of_a_folder(work, tmp_path):
@@ -108,6 +120,7 @@ def test_lost_pointer_loses_nothing(train, tmp_path):
 
 
 # One at a time
+
 
 @pytest.fixture
 def holder(tmp_path):

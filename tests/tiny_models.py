@@ -1,4 +1,5 @@
 """Models of every kind that is exported, small, with weights that find objects of all scores."""
+
 import torch
 from mmengine.config import Config
 
@@ -8,33 +9,49 @@ ARCH = dict(channels=8, conv_blocks=1, dims=(8, 16, 24), mlp_blocks=(1, 2, 1), m
 NECK = dict(in_channels=[8, 8, 16, 24], out_channels=8)
 CLASSES = ('square', 'disc', 'star')
 CHANGES = dict(
-    retinanet=('retinanet_convmlp_s_fpn_coins', dict(
-        neck=NECK, test_cfg=dict(nms_pre=200),
-        bbox_head=dict(in_channels=8, feat_channels=8, stacked_convs=1, num_classes=3))),
-    maskrcnn=('maskrcnn_convmlp_s_fpn_coins', dict(
-        neck=NECK, rpn_head=dict(in_channels=8, feat_channels=8),
-        roi_head=dict(
-            bbox_roi_extractor=dict(out_channels=8), mask_roi_extractor=dict(out_channels=8),
-            bbox_head=dict(in_channels=8, fc_out_channels=16, num_classes=3),
-            mask_head=dict(num_convs=1, in_channels=8, conv_out_channels=8, num_classes=3)),
-        test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=50)))),
-    segmentor=('fpn_convmlp_s_coins', dict(
-        neck=NECK, decode_head=dict(in_channels=[8] * 4, channels=8, num_classes=3))),
-    classifier=('convmlp_s_clothing', dict(
-        head=dict(in_channels=24, num_classes=3))))
+    retinanet=(
+        'retinanet_convmlp_s_fpn_coins',
+        dict(
+            neck=NECK,
+            test_cfg=dict(nms_pre=200),
+            bbox_head=dict(in_channels=8, feat_channels=8, stacked_convs=1, num_classes=3),
+        ),
+    ),
+    maskrcnn=(
+        'maskrcnn_convmlp_s_fpn_coins',
+        dict(
+            neck=NECK,
+            rpn_head=dict(in_channels=8, feat_channels=8),
+            roi_head=dict(
+                bbox_roi_extractor=dict(out_channels=8),
+                mask_roi_extractor=dict(out_channels=8),
+                bbox_head=dict(in_channels=8, fc_out_channels=16, num_classes=3),
+                mask_head=dict(num_convs=1, in_channels=8, conv_out_channels=8, num_classes=3),
+            ),
+            test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=50)),
+        ),
+    ),
+    segmentor=(
+        'fpn_convmlp_s_coins',
+        dict(neck=NECK, decode_head=dict(in_channels=[8] * 4, channels=8, num_classes=3)),
+    ),
+    classifier=('convmlp_s_clothing', dict(head=dict(in_channels=24, num_classes=3))),
+)
 
 
 def tiny_config(kind, root, classes=CLASSES, **changes):
     """The config of a shipped model made small; ``changes`` of ``model``."""
     name, model = CHANGES[kind]
     cfg = Config.fromfile(root / f'configs/{name}.py')
-    cfg.model.backbone = dict(type='ConvMLP', arch=ARCH,
-                              out_indices=(3,) if kind == 'classifier' else (0, 1, 2, 3))
+    cfg.model.backbone = dict(
+        type='ConvMLP', arch=ARCH, out_indices=(3,) if kind == 'classifier' else (0, 1, 2, 3)
+    )
     for part in (model, changes):
         cfg.merge_from_dict(dict(model=part))
     for split in ('train', 'val', 'test'):
         cfg[f'{split}_dataloader'].dataset.metainfo = dict(
-            classes=classes, palette=[(255, 0, 0), (0, 255, 0), (0, 0, 255)][:len(classes)])
+            classes=classes, palette=[(255, 0, 0), (0, 255, 0), (0, 0, 255)][: len(classes)]
+        )
     return cfg
 
 

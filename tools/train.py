@@ -1,4 +1,5 @@
 """``convmlp train`` of this clone, or of the installed package: for the launchers and for mim."""
+
 import sys
 from pathlib import Path
 

@@ -1,8 +1,9 @@
 dataset_type = 'ADE20KDataset'
 data_root = 'data/ade/ADEChallengeData2016'
 # tools/train.py and tools/test.py print this where the data set is missing.
-data_source = ('ADE20K, scene parsing benchmark: http://sceneparsing.csail.mit.edu '
-               '(ADEChallengeData2016.zip)')
+data_source = (
+    'ADE20K, scene parsing benchmark: http://sceneparsing.csail.mit.edu (ADEChallengeData2016.zip)'
+)
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -11,12 +12,14 @@ train_pipeline = [
     dict(type='RandomCrop', crop_size=(512, 512), cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs')]
+    dict(type='PackSegInputs'),
+]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(2048, 512), keep_ratio=True),
     dict(type='LoadAnnotations', reduce_zero_label=True),
-    dict(type='PackSegInputs')]
+    dict(type='PackSegInputs'),
+]
 train_dataloader = dict(
     batch_size=4,
     num_workers=4,
@@ -26,7 +29,9 @@ train_dataloader = dict(
         type=dataset_type,
         data_root=data_root,
         data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 val_dataloader = dict(
     batch_size=1,
     num_workers=4,
@@ -36,7 +41,9 @@ val_dataloader = dict(
         type=dataset_type,
         data_root=data_root,
         data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
-        pipeline=test_pipeline))
+        pipeline=test_pipeline,
+    ),
+)
 test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator

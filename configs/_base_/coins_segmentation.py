@@ -1,4 +1,5 @@
 """24 coins in a photograph, by tools/datasets/make_coins_dataset.py, as a map of two classes."""
+
 dataset_type = 'BaseSegDataset'
 data_root = 'data/coins/'
 data_source = 'it with: python tools/datasets/make_coins_dataset.py data/coins'
@@ -10,15 +11,18 @@ train_pipeline = [
     # The largest coins are in the part held out.
     dict(type='RandomResize', scale=(256, 256), ratio_range=(0.75, 1.3), keep_ratio=True),
     dict(type='RandomCrop', crop_size=(256, 256)),
-    dict(type='RandomFlip', prob=[0.25, 0.25, 0.25],
-         direction=['horizontal', 'vertical', 'diagonal']),
-    dict(type='PackSegInputs')]
+    dict(
+        type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']
+    ),
+    dict(type='PackSegInputs'),
+]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     # The crops of the training part are enlarged from 250 to 256 pixels, so this one is too.
     dict(type='Resize', scale_factor=256 / 250),
     dict(type='LoadAnnotations', reduce_zero_label=True),
-    dict(type='PackSegInputs')]
+    dict(type='PackSegInputs'),
+]
 train_dataloader = dict(
     batch_size=2,
     num_workers=1,
@@ -31,7 +35,9 @@ train_dataloader = dict(
         img_suffix='.png',
         data_root=data_root,
         data_prefix=dict(img_path='train', seg_map_path='masks/train'),
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 val_dataloader = dict(
     batch_size=1,
     num_workers=1,
@@ -44,7 +50,9 @@ val_dataloader = dict(
         img_suffix='.png',
         data_root=data_root,
         data_prefix=dict(img_path='val', seg_map_path='masks/val'),
-        pipeline=test_pipeline))
+        pipeline=test_pipeline,
+    ),
+)
 test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator

@@ -4,4 +4,5 @@ custom_imports = dict(imports=['convmlp_backbone', 'convmlp_backbone.mmpretrain_
 default_scope = 'mmpretrain'
 default_hooks = dict(visualization=dict(type='VisualizationHook'))
 visualizer = dict(
-    type='UniversalVisualizer', name='visualizer', vis_backends=[dict(type='LocalVisBackend')])
+    type='UniversalVisualizer', name='visualizer', vis_backends=[dict(type='LocalVisBackend')]
+)

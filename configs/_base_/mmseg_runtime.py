@@ -3,7 +3,9 @@ _base_ = ['runtime.py']
 default_scope = 'mmseg'
 default_hooks = dict(
     checkpoint=dict(by_epoch=False, interval=4000, save_best='mIoU'),
-    visualization=dict(type='SegVisualizationHook'))
+    visualization=dict(type='SegVisualizationHook'),
+)
 log_processor = dict(by_epoch=False)
 visualizer = dict(
-    type='SegLocalVisualizer', name='visualizer', vis_backends=[dict(type='LocalVisBackend')])
+    type='SegLocalVisualizer', name='visualizer', vis_backends=[dict(type='LocalVisBackend')]
+)

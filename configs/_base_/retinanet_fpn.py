@@ -1,4 +1,5 @@
 """RetinaNet (https://arxiv.org/abs/1708.02002); a config adds backbone and neck.in_channels."""
+
 model = dict(
     type='RetinaNet',
     data_preprocessor=dict(
@@ -6,9 +7,9 @@ model = dict(
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True,
-        pad_size_divisor=32),
-    neck=dict(
-        type='FPN', out_channels=256, start_level=1, add_extra_convs='on_input', num_outs=5),
+        pad_size_divisor=32,
+    ),
+    neck=dict(type='FPN', out_channels=256, start_level=1, add_extra_convs='on_input', num_outs=5),
     bbox_head=dict(
         type='RetinaHead',
         num_classes=80,
@@ -20,21 +21,30 @@ model = dict(
             octave_base_scale=4,
             scales_per_octave=3,
             ratios=[0.5, 1.0, 2.0],
-            strides=[8, 16, 32, 64, 128]),
+            strides=[8, 16, 32, 64, 128],
+        ),
         bbox_coder=dict(type='DeltaXYWHBBoxCoder'),
         loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
-        loss_bbox=dict(type='L1Loss', loss_weight=1.0)),
+        loss_bbox=dict(type='L1Loss', loss_weight=1.0),
+    ),
     train_cfg=dict(
         assigner=dict(
-            type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0,
-            ignore_iof_thr=-1),
+            type='MaxIoUAssigner',
+            pos_iou_thr=0.5,
+            neg_iou_thr=0.4,
+            min_pos_iou=0,
+            ignore_iof_thr=-1,
+        ),
         sampler=dict(type='PseudoSampler'),
         allowed_border=-1,
         pos_weight=-1,
-        debug=False),
+        debug=False,
+    ),
     test_cfg=dict(
         nms_pre=1000,
         min_bbox_size=0,
         score_thr=0.05,
         nms=dict(type='nms', iou_threshold=0.5),
-        max_per_img=100))
+        max_per_img=100,
+    ),
+)

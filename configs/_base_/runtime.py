@@ -1,4 +1,5 @@
 """What every config shares: the backbone's registration, hooks, logging."""
+
 custom_imports = dict(imports=['convmlp_backbone'], allow_failed_imports=False)
 
 default_hooks = dict(
@@ -8,11 +9,13 @@ default_hooks = dict(
     checkpoint=dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=3, save_best='auto'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     resume=dict(type='ReproducibleResumeHook'),
-    invalid_loss=dict(type='InvalidLossHook'))
+    invalid_loss=dict(type='InvalidLossHook'),
+)
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'))
+    dist_cfg=dict(backend='nccl'),
+)
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
 log_level = 'INFO'
 load_from = None

@@ -1,4 +1,5 @@
 """Semantic FPN (https://arxiv.org/abs/1901.02446); a config adds backbone and neck.in_channels."""
+
 model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(
@@ -11,7 +12,8 @@ model = dict(
         size=(512, 512),
         # The head doubles the coarse levels to the finest one's size, which fits only where
         # nothing was rounded up; elsewhere the map would be shifted by up to a coarse cell.
-        test_cfg=dict(size_divisor=32)),
+        test_cfg=dict(size_divisor=32),
+    ),
     neck=dict(type='FPN', out_channels=256, num_outs=4),
     decode_head=dict(
         type='FPNHead',
@@ -23,6 +25,8 @@ model = dict(
         num_classes=150,
         norm_cfg=dict(type='SyncBN', requires_grad=True),
         align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)),
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
+    ),
     train_cfg=dict(),
-    test_cfg=dict(mode='whole'))
+    test_cfg=dict(mode='whole'),
+)

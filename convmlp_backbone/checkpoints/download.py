@@ -1,4 +1,5 @@
 """Download a file over HTTP: afterwards it is there and complete, or it is not there at all."""
+
 import base64
 import hashlib
 import re
@@ -19,8 +20,13 @@ ATTEMPTS = 5  # connections, where one after the other breaks off
 _COLUMNS = (TextColumn('{task.description}'), BarColumn(), DownloadColumn(), TransferSpeedColumn())
 
 
-def download(url: str, path: str | Path, size: int | None = None, sha256: str | None = None,
-             check: Callable[[Path], object] = lambda path: None) -> None:
+def download(
+    url: str,
+    path: str | Path,
+    size: int | None = None,
+    sha256: str | None = None,
+    check: Callable[[Path], object] = lambda path: None,
+) -> None:
     """Download ``url`` to ``path``, unless it is there.
 
     Of the processes that ask for the same file at the same time, as those of a distributed run do,
@@ -89,11 +95,14 @@ def _request(url):
     """The request for ``url``; a redirection elsewhere does not get the password."""
     parts = urlsplit(url)
     user, at, host = parts.netloc.rpartition('@')
-    request = Request(parts._replace(netloc=host, fragment='').geturl(), headers={
-        'User-Agent': 'convmlp-backbone', 'Accept-Encoding': 'identity'})
+    request = Request(
+        parts._replace(netloc=host, fragment='').geturl(),
+        headers={'User-Agent': 'convmlp-backbone', 'Accept-Encoding': 'identity'},
+    )
     if at:
         request.add_unredirected_header(
-            'Authorization', f'Basic {base64.b64encode(unquote(user).encode()).decode()}')
+            'Authorization', f'Basic {base64.b64encode(unquote(user).encode()).decode()}'
+        )
     return request
 
 
@@ -111,8 +120,10 @@ def _receive(url, file, name):
             start, end, found = _extent(response)
             if start and start != file.tell():
                 raise DownloadError('the answer is another part of the file than the rest')
-            if start and any(known.get(key) and found[key] and known[key] != found[key]
-                             for key in ('total', 'ETag', 'Last-Modified')):
+            if start and any(
+                known.get(key) and found[key] and known[key] != found[key]
+                for key in ('total', 'ETag', 'Last-Modified')
+            ):
                 reason, known = 'the file changed', {}
                 trouble += 1
                 continue
@@ -145,8 +156,9 @@ def _extent(response):
     found['if_range'] = found['ETag'] if strong else found['Last-Modified']
     length = response.headers['Content-Length'] or ''
     if response.status == 206:
-        part = re.fullmatch(r'bytes ([0-9]+)-([0-9]+)/([0-9]+)',
-                            response.headers['Content-Range'] or '')
+        part = re.fullmatch(
+            r'bytes ([0-9]+)-([0-9]+)/([0-9]+)', response.headers['Content-Range'] or ''
+        )
         start, last, found['total'] = map(int, part.groups()) if part else (0, -1, 0)
         if not start <= last < found['total'] or length not in ('', str(last + 1 - start)):
             raise DownloadError('the answer does not tell which part of the file it is')

@@ -1,4 +1,5 @@
 """What of a checkpoint goes into a model, and how MMEngine is made to read every file safely."""
+
 import difflib
 import os
 import re
@@ -24,9 +25,13 @@ from .published import BASE_URL, OLD_BASE_URL, SCHEME, fetch
 from .reading import class_names, colours, plain_meta, read
 
 # The names of weights that MMEngine looks up, by scheme.
-ZOOS = {'torchvision': get_torchvision_models, 'modelzoo': get_torchvision_models,
-        'open-mmlab': get_external_models, 'openmmlab': get_external_models,
-        'mmcls': get_mmcls_models}
+ZOOS = {
+    'torchvision': get_torchvision_models,
+    'modelzoo': get_torchvision_models,
+    'open-mmlab': get_external_models,
+    'openmmlab': get_external_models,
+    'mmcls': get_mmcls_models,
+}
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 _trust_all = False
@@ -75,9 +80,13 @@ def _load_any(name, map_location):
         source = os.path.join(os.path.expanduser(home), source)
     checkpoint = load(source, map_location=map_location)
     if scheme == 'mmcls':
-        checkpoint = dict(state_dict={
-            name.removeprefix('backbone.'): v for name, v in unwrap(checkpoint)[1].items()
-            if name.startswith('backbone.')})
+        checkpoint = dict(
+            state_dict={
+                name.removeprefix('backbone.'): v
+                for name, v in unwrap(checkpoint)[1].items()
+                if name.startswith('backbone.')
+            }
+        )
     return checkpoint
 
 
@@ -107,8 +116,7 @@ def _but(items, *keys):
 
 
 # Published checkpoints by name or address, in every process that has imported the package.
-CheckpointLoader.register_scheme(
-    [SCHEME, BASE_URL, OLD_BASE_URL], load_from_convmlp, force=True)
+CheckpointLoader.register_scheme([SCHEME, BASE_URL, OLD_BASE_URL], load_from_convmlp, force=True)
 
 
 def enable_safe_loading(trust: bool = False) -> None:
@@ -133,15 +141,24 @@ def mismatches(model: nn.Module, weights: dict[str, Tensor]) -> list[str]:
     BatchNorm's ``num_batches_tracked``, which old files lack, may be missing.
     """
     wanted = model.state_dict()
-    return ([f'{n} missing' for n in wanted
-             if n not in weights and not n.endswith('.num_batches_tracked')]
-            + [f'{n} unknown to the model' for n in weights if n not in wanted]
-            + [f'{n} {tuple(weights[n].shape)} instead of {tuple(v.shape)}'
-               for n, v in wanted.items() if n in weights and weights[n].shape != v.shape])
+    return (
+        [
+            f'{n} missing'
+            for n in wanted
+            if n not in weights and not n.endswith('.num_batches_tracked')
+        ]
+        + [f'{n} unknown to the model' for n in weights if n not in wanted]
+        + [
+            f'{n} {tuple(weights[n].shape)} instead of {tuple(v.shape)}'
+            for n, v in wanted.items()
+            if n in weights and weights[n].shape != v.shape
+        ]
+    )
 
 
-def require_fit(model: nn.Module, weights: dict[str, Tensor], source: str | Path,
-                state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+def require_fit(
+    model: nn.Module, weights: dict[str, Tensor], source: str | Path, state_dict: dict[str, Tensor]
+) -> dict[str, Tensor]:
     """``weights``, of the file's ``state_dict``, in the types of ``model``'s own.
 
     Raises:
@@ -150,24 +167,26 @@ def require_fit(model: nn.Module, weights: dict[str, Tensor], source: str | Path
     wanted = model.state_dict()
     wrong = mismatches(model, weights) or [
         f'{name} is {_type(v)} instead of {_type(wanted[name])}'
-        for name, v in weights.items() if not _converts(v.dtype, wanted[name].dtype)]
+        for name, v in weights.items()
+        if not _converts(v.dtype, wanted[name].dtype)
+    ]
     if wrong:
         more = f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''
-        raise CheckpointError(f'{shown(source)} does not fit: {"; ".join(wrong[:3])}{more}. '
-                              f'The file holds {describe(state_dict)}')
+        raise CheckpointError(
+            f'{shown(source)} does not fit: {"; ".join(wrong[:3])}{more}. '
+            f'The file holds {describe(state_dict)}'
+        )
     weights = {name: v.to(wanted[name].dtype) for name, v in weights.items()}
     spoilt = [n for n, v in weights.items() if v.is_floating_point() and not v.isfinite().all()]
     if spoilt:
-        raise CheckpointError(f'{shown(source)} holds values that are not finite: '
-                              f'{_names(spoilt)}')
+        raise CheckpointError(f'{shown(source)} holds values that are not finite: {_names(spoilt)}')
     return weights
 
 
 def _converts(dtype, wanted):
     """Whether numbers of one type stand for the same in another: floats, or integers."""
     integers = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-    return dtype == wanted or any(
-        dtype in kind and wanted in kind for kind in (FLOATS, integers))
+    return dtype == wanted or any(dtype in kind and wanted in kind for kind in (FLOATS, integers))
 
 
 def _type(tensor):
@@ -191,21 +210,29 @@ def load_backbone(backbone: nn.Module, source: str | Path, trust: bool = False) 
     try:
         path = fetch(source)
     except CheckpointError as error:
-        raise CheckpointError(f'{error}; to train without these weights: '
-                              '--cfg-options model.backbone.init_cfg=None') from None
+        raise CheckpointError(
+            f'{error}; to train without these weights: --cfg-options model.backbone.init_cfg=None'
+        ) from None
     wrapper, state_dict = unwrap(load(path, trust))
     _, weights, left_out = split_backbone(state_dict)
-    built = tuple(part for name in backbone.state_dict()
-                  for part in re.findall(r'^(?:stages\.\d+|\w+)\.', name))
+    built = tuple(
+        part
+        for name in backbone.state_dict()
+        for part in re.findall(r'^(?:stages\.\d+|\w+)\.', name)
+    )
     left_out += [name for name in weights if not name.startswith(built)]
     weights = {name: v for name, v in weights.items() if name.startswith(built)}
     weights = require_fit(backbone, weights, source, state_dict)
     missing = [name for name in backbone.state_dict() if name not in weights]
     backbone.load_state_dict(weights, strict=False)
-    print_log(printable(
-        f'Loaded {len(weights)} tensors from {shown(source)} '
-        f'({wrapper + ": " if wrapper else ""}{describe(state_dict)}); '
-        f'left out: {_names(left_out)}; missing: {_names(missing)}'), logger='current')
+    print_log(
+        printable(
+            f'Loaded {len(weights)} tensors from {shown(source)} '
+            f'({wrapper + ": " if wrapper else ""}{describe(state_dict)}); '
+            f'left out: {_names(left_out)}; missing: {_names(missing)}'
+        ),
+        logger='current',
+    )
 
 
 def load_model(model: nn.Module, source: str | Path, trust: bool = False) -> dict[str, Any]:

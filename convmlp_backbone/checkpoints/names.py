@@ -1,4 +1,5 @@
 """The names of weights: a file's wrapper and prefix, what it holds, how they are renamed."""
+
 import re
 from typing import Any
 
@@ -18,13 +19,15 @@ def unwrap(checkpoint: dict[Any, Any]) -> tuple[str | None, dict[str, Tensor]]:
     found = {
         wrapper: {str(n): v for n, v in inside.items() if torch.is_tensor(v)}
         for wrapper in ('state_dict_ema', 'model_ema', 'state_dict', 'model', None)
-        if isinstance(inside := checkpoint.get(wrapper) if wrapper else checkpoint, dict)}
+        if isinstance(inside := checkpoint.get(wrapper) if wrapper else checkpoint, dict)
+    }
     wrapper = next(filter(found.get, found), next(iter(found)))
     return wrapper, found[wrapper]
 
 
 def split_backbone(
-        state_dict: dict[str, Tensor]) -> tuple[str | None, dict[str, Tensor], list[str]]:
+    state_dict: dict[str, Tensor],
+) -> tuple[str | None, dict[str, Tensor], list[str]]:
     """Split weights into the backbone's, by their published names, and the names of the others.
 
     Returns:
@@ -32,12 +35,18 @@ def split_backbone(
         ``'module.backbone.'``, None if there is no ConvMLP; ``{name: tensor}``; the other names.
     """
     first = 'tokenizer.block.0.weight'
-    prefix = next((name[:-len(first)] for name in state_dict
-                   if re.fullmatch(rf'((module|model|backbone)\.)*{re.escape(first)}', name)), None)
+    prefix = next(
+        (
+            name[: -len(first)]
+            for name in state_dict
+            if re.fullmatch(rf'((module|model|backbone)\.)*{re.escape(first)}', name)
+        ),
+        None,
+    )
     if prefix is None:
         return None, {}, list(state_dict)
     own = re.compile(rf'{re.escape(prefix)}(tokenizer|conv_stages|stages)\.')
-    weights = {n[len(prefix):]: v for n, v in state_dict.items() if own.match(n)}
+    weights = {n[len(prefix) :]: v for n, v in state_dict.items() if own.match(n)}
     return prefix, weights, [n for n in state_dict if not own.match(n)]
 
 
@@ -49,12 +58,12 @@ def describe(state_dict: dict[str, Tensor]) -> str:
     parts = list(dict.fromkeys(name.split('.')[0] for name in others))
     where = f' behind {prefix}' if prefix else ''
     surroundings = f', with {", ".join(parts)}' if parts else ''
-    return printable(
-        f'ConvMLP-{_size(weights)}, {len(weights)} tensors{where}{surroundings}')
+    return printable(f'ConvMLP-{_size(weights)}, {len(weights)} tensors{where}{surroundings}')
 
 
 def _size(weights):
     """``'S'``, ``'M'``, ``'L'``, or ``'?'`` where the shapes are those of none of them."""
+
     def count(pattern):
         return len({m[0] for m in map(re.compile(pattern).match, weights) if m})
 
@@ -66,7 +75,8 @@ def _size(weights):
             conv_blocks=count(r'conv_stages\.conv_blocks\.\d+'),
             dims=tuple(weights[b + '0.norm1.weight'].shape[0] for b in blocks),
             mlp_blocks=tuple(count(re.escape(b) + r'\d+') for b in blocks),
-            mlp_ratio=fc1.shape[0] // fc1.shape[1])
+            mlp_ratio=fc1.shape[0] // fc1.shape[1],
+        )
     except (KeyError, IndexError, ZeroDivisionError):
         return '?'
     return next((size.upper() for size, arch in ARCHS.items() if arch == found), '?')

@@ -1,4 +1,5 @@
 """Where the published checkpoints lie, and the local file that a name or an address stands for."""
+
 import difflib
 import hashlib
 import os
@@ -17,11 +18,18 @@ BASE_URL = 'https://shi-labs.com/projects/convmlp/checkpoints/'
 OLD_BASE_URL = 'http://ix.cs.uoregon.edu/~alih/conv-mlp/checkpoints/'  # in the authors' configs
 SCHEME = 'convmlp://'
 PUBLISHED = [
-    *(f'convmlp_{size}_{data}.pth' for data in ('imagenet', 'cifar10', 'cifar100', 'flowers102')
-      for size in 'sml'),
-    *(f'detection/{model}_convmlp_{size}_coco.pth' for model in ('retinanet', 'maskrcnn')
-      for size in 'sml'),
-    *(f'segmentation/sem_fpn_convmlp_{size}_ade20k.pth' for size in 'sml')]
+    *(
+        f'convmlp_{size}_{data}.pth'
+        for data in ('imagenet', 'cifar10', 'cifar100', 'flowers102')
+        for size in 'sml'
+    ),
+    *(
+        f'detection/{model}_convmlp_{size}_coco.pth'
+        for model in ('retinanet', 'maskrcnn')
+        for size in 'sml'
+    ),
+    *(f'segmentation/sem_fpn_convmlp_{size}_ade20k.pth' for size in 'sml'),
+]
 # The environment variable that names a folder with copies of published checkpoints.
 FOLDER = 'CONVMLP_CHECKPOINTS'
 
@@ -54,8 +62,10 @@ def fetch(source: str | Path) -> Path:
         raise CheckpointError(f'{shown(source)}#{fragment}: expected 64 hexadecimal digits')
     path = _fetch_published(address, base) if base else _fetch_address(address)
     if sha256 not in (None, found := sha256 and sha256_of(path)):
-        raise CheckpointError(f'{path}, from {shown(source)}, has the SHA-256 {found}, '
-                              f'not {sha256}; delete it to download it again')
+        raise CheckpointError(
+            f'{path}, from {shown(source)}, has the SHA-256 {found}, '
+            f'not {sha256}; delete it to download it again'
+        )
     return path
 
 
@@ -75,12 +85,14 @@ def _fetch_address(url):
 
 
 def _fetch_published(source, base):
-    published, folder = source[len(base):], os.environ.get(FOLDER)
+    published, folder = source[len(base) :], os.environ.get(FOLDER)
     name = Path(published).name
     if published not in PUBLISHED:
         near = difflib.get_close_matches(published, PUBLISHED, cutoff=0)
-        raise CheckpointError(f'{source} has not been published; did you mean '
-                              f'{" or ".join(SCHEME + n for n in near)}?')
+        raise CheckpointError(
+            f'{source} has not been published; did you mean '
+            f'{" or ".join(SCHEME + n for n in near)}?'
+        )
     if folder and not Path(folder).is_dir():
         raise CheckpointError(f'{FOLDER}={folder}: no such folder')
     for path in (Path(folder, published), Path(folder, name)) if folder else ():
@@ -90,6 +102,7 @@ def _fetch_published(source, base):
         download(BASE_URL + published, _cache() / name, check=container)
     except OSError as error:
         here = f' ({folder} has no such file)' if folder else ''
-        raise CheckpointError(f'{error}; if you have the file, set {FOLDER} to its folder'
-                              f'{here}') from None
+        raise CheckpointError(
+            f'{error}; if you have the file, set {FOLDER} to its folder{here}'
+        ) from None
     return _cache() / name

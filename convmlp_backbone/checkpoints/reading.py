@@ -2,6 +2,7 @@
 
 A checkpoint is data: nothing here executes code from a file unless it is told to trust the file.
 """
+
 import io
 import json
 import mmap
@@ -20,8 +21,9 @@ from .unpickling import Code, Plain, Refused, Unpickler, checked
 LEGACY = b'\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 
 
-def read(path: str | os.PathLike[str], trust: bool = False,
-         map_location: Any = 'cpu') -> dict[Any, Any]:
+def read(
+    path: str | os.PathLike[str], trust: bool = False, map_location: Any = 'cpu'
+) -> dict[Any, Any]:
     """The content of a ``.safetensors`` file, or of a file that ``torch.save`` wrote.
 
     Args:
@@ -41,8 +43,7 @@ def read(path: str | os.PathLike[str], trust: bool = False,
         if trust and kind != 'safetensors':
             content = torch.load(path, map_location=device, weights_only=False)
         else:
-            reader = dict(
-                zip=_read_zip, legacy=_read_legacy, safetensors=_read_safetensors)[kind]
+            reader = dict(zip=_read_zip, legacy=_read_legacy, safetensors=_read_safetensors)[kind]
             content = reader(path, device)
     except CheckpointError:
         raise
@@ -50,7 +51,8 @@ def read(path: str | os.PathLike[str], trust: bool = False,
         name = str(code).removeprefix('builtins.')
         raise CheckpointError(
             f'{path} holds code ({name}), not only tensors and plain values; if you trust '
-            'who made it, say so: --trust in the tools, trust=True in Python') from None
+            'who made it, say so: --trust in the tools, trust=True in Python'
+        ) from None
     except Refused as error:
         raise CheckpointError(f'{path} is refused: {error}') from None
     except Exception as error:  # a damaged file can raise anything
@@ -89,8 +91,14 @@ def container(path: str | os.PathLike[str]) -> str:
 def _data_size(header):
     """How many bytes follow the header of a safetensors file; -1 if it is malformed."""
     try:
-        return max((entry['data_offsets'][1] for name, entry in json.loads(header).items()
-                    if name != '__metadata__'), default=0)
+        return max(
+            (
+                entry['data_offsets'][1]
+                for name, entry in json.loads(header).items()
+                if name != '__metadata__'
+            ),
+            default=0,
+        )
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         return -1
 
@@ -100,11 +108,15 @@ def _read_zip(path, device):
     size, blocks = os.path.getsize(path), {}
     with zipfile.ZipFile(path) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
-        if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size
-               for entry in entries.values()):
+        if any(
+            entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size
+            for entry in entries.values()
+        ):
             raise Refused('it is a compressed zip file, and torch.save writes none')
-        if (len(entries) < len(archive.infolist())
-                or sum(entry.file_size for entry in entries.values()) > size):
+        if (
+            len(entries) < len(archive.infolist())
+            or sum(entry.file_size for entry in entries.values()) > size
+        ):
             raise Refused('entries of the zip file lie over one another')
         name = next(name for name in entries if name.endswith('/data.pkl'))
         folder = name.removesuffix('data.pkl')
@@ -163,8 +175,8 @@ def _fill(memory, file):
     view = memoryview(numbers)
     while view:
         chunk = file.read(min(len(view), 1 << 20))
-        view[:len(chunk)] = chunk
-        view = view[len(chunk):]
+        view[: len(chunk)] = chunk
+        view = view[len(chunk) :]
         if not chunk:
             raise ValueError('numbers are missing')
     return memory
@@ -194,12 +206,17 @@ def plain_meta(checkpoint: dict[Any, Any]) -> dict[str, Any]:
     """
     meta = checkpoint.get('meta')
     meta = meta if isinstance(meta, dict) else {}
-    plain = {key: meta[key] for key, kind in dict(epoch=int, iter=int, mmengine_version=str).items()
-             if type(meta.get(key)) is kind}
+    plain = {
+        key: meta[key]
+        for key, kind in dict(epoch=int, iter=int, mmengine_version=str).items()
+        if type(meta.get(key)) is kind
+    }
     # MMDetection 2.x and MMSegmentation 0.x wrote CLASSES and PALETTE right into meta.
     dataset = meta.get('dataset_meta')
-    dataset = {str(key).lower(): value for key, value in (
-        dataset if isinstance(dataset, dict) and dataset else meta).items()}
+    dataset = {
+        str(key).lower(): value
+        for key, value in (dataset if isinstance(dataset, dict) and dataset else meta).items()
+    }
     if classes := class_names(dataset.get('classes')):
         plain['dataset_meta'] = dict(classes=classes)
         if palette := colours(dataset.get('palette'), len(classes)):
@@ -219,8 +236,14 @@ def class_names(value: object) -> tuple[str, ...] | None:
 def colours(value: object, count: int) -> list[tuple[int, int, int]] | None:
     """``value`` as a list of at least ``count`` colours (red, green, blue); None if it is none."""
     rows = [_items(row) for row in _items(value)]
-    if rows and len(rows) >= count and all(len(row) == 3 and all(
-            isinstance(n, (int, np.integer)) and 0 <= n <= 255 for n in row) for row in rows):
+    if (
+        rows
+        and len(rows) >= count
+        and all(
+            len(row) == 3 and all(isinstance(n, (int, np.integer)) and 0 <= n <= 255 for n in row)
+            for row in rows
+        )
+    ):
         # Tuples, since the visualizers take no lists for colours.
         return [(int(r), int(g), int(b)) for r, g, b in rows]
     return None

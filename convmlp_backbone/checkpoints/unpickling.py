@@ -5,6 +5,7 @@ that a file can ask ``numpy.dtype`` for an address of its choice, and ``torch.Te
 memory of others. Here a pickle becomes containers, scalars and :class:`Call`; :class:`Plain` then
 makes tensors and arrays of the calls it knows, and checks every size before it allocates.
 """
+
 import math
 import pickle
 import re
@@ -21,11 +22,23 @@ SCALARS = (type(None), bool, int, float, str, bytes)
 DEPTH = 100  # containers in one another
 UNFOLDED = 10  # times the size of the file: what its tensors may take together, written out
 STORAGES = {
-    f'{module}.{name}Storage': dtype for module in ('torch', 'torch.cuda')
+    f'{module}.{name}Storage': dtype
+    for module in ('torch', 'torch.cuda')
     for name, dtype in dict(
-        Double=torch.float64, Float=torch.float32, Half=torch.float16, BFloat16=torch.bfloat16,
-        Long=torch.int64, Int=torch.int32, Short=torch.int16, Char=torch.int8, Byte=torch.uint8,
-        Bool=torch.bool, ComplexDouble=torch.complex128, ComplexFloat=torch.complex64).items()}
+        Double=torch.float64,
+        Float=torch.float32,
+        Half=torch.float16,
+        BFloat16=torch.bfloat16,
+        Long=torch.int64,
+        Int=torch.int32,
+        Short=torch.int16,
+        Char=torch.int8,
+        Byte=torch.uint8,
+        Bool=torch.bool,
+        ComplexDouble=torch.complex128,
+        ComplexFloat=torch.complex64,
+    ).items()
+}
 STORAGES['torch.storage.UntypedStorage'] = torch.uint8
 
 
@@ -59,11 +72,13 @@ class Storage:
 
 def _opcodes():
     """What ``torch.save`` writes, in protocols 2 to 4; no other way to come by an object."""
-    for name in ('PROTO FRAME STOP MARK NONE NEWFALSE NEWTRUE BININT BININT1 BININT2 LONG1 '
-                 'BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINSTRING SHORT_BINSTRING '
-                 'BINBYTES SHORT_BINBYTES BINBYTES8 EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 '
-                 'EMPTY_LIST EMPTY_DICT BINGET LONG_BINGET BINPUT LONG_BINPUT MEMOIZE GLOBAL '
-                 'STACK_GLOBAL BINPERSID').split():
+    for name in (
+        'PROTO FRAME STOP MARK NONE NEWFALSE NEWTRUE BININT BININT1 BININT2 LONG1 '
+        'BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINSTRING SHORT_BINSTRING '
+        'BINBYTES SHORT_BINBYTES BINBYTES8 EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 '
+        'EMPTY_LIST EMPTY_DICT BINGET LONG_BINGET BINPUT LONG_BINPUT MEMOIZE GLOBAL '
+        'STACK_GLOBAL BINPERSID'
+    ).split():
         code = getattr(pickle, name)[0]
         yield code, pickle._Unpickler.dispatch[code]
 
@@ -236,6 +251,7 @@ def _torch_dtype(name):
 
 # What the known calls stand for; ``plain`` makes plain values of their parts.
 
+
 def _tensor(plain, call):
     if any(call.args[6:]):  # a conjugated or negated view
         raise Refused('it holds a tensor that is not written out')
@@ -289,14 +305,15 @@ def _ordered_dict(plain, call):
     made: Any = OrderedDict((key, plain(value)) for key, value in call.items())
     metadata = plain(call.state or {}).get('_metadata')  # versions of torch's modules
     if isinstance(metadata, dict) and all(
-            isinstance(module, dict) and type(module.get('version', 1)) is int
-            for module in metadata.values()):
+        isinstance(module, dict) and type(module.get('version', 1)) is int
+        for module in metadata.values()
+    ):
         made._metadata = metadata
     return made
 
 
 def _set(plain, call):
-    items, = call.args
+    (items,) = call.args
     if any(type(item) not in (str, int) for item in items):
         raise Refused('it holds a set of other than strings and integers')
     return set(items)
@@ -311,10 +328,11 @@ def _bytes(plain, call):
 
 def _history(plain, call):
     state = plain(call.state)
-    log, count, length = (
-        state[name] for name in ('_log_history', '_count_history', 'max_length'))
-    if (not all(isinstance(array, np.ndarray) and array.ndim == 1 and array.dtype.kind in 'iuf'
-                for array in (log, count)) or len(log) != len(count)):
+    log, count, length = (state[name] for name in ('_log_history', '_count_history', 'max_length'))
+    if not all(
+        isinstance(array, np.ndarray) and array.ndim == 1 and array.dtype.kind in 'iuf'
+        for array in (log, count)
+    ) or len(log) != len(count):
         raise ValueError('a HistoryBuffer of other than two rows of numbers')
     return HistoryBuffer(log[-length:], count[-length:], _natural(length))
 
@@ -336,10 +354,20 @@ CALLS = {
     'torch._utils._rebuild_parameter_with_state': lambda plain, call: plain(call.args[0]),
     # A tensor with attributes, which nobody needs.
     'torch._tensor._rebuild_from_type_v2': lambda plain, call: plain(
-        Call(call.args[0], call.args[2])),
-    **{f'torch._utils._rebuild_{kind}': _other_tensor for kind in (
-        'sparse_tensor', 'qtensor', 'meta_tensor_no_storage', 'nested_tensor', 'wrapper_subclass',
-        'device_tensor_from_numpy', 'device_tensor_from_cpu_tensor')},
+        Call(call.args[0], call.args[2])
+    ),
+    **{
+        f'torch._utils._rebuild_{kind}': _other_tensor
+        for kind in (
+            'sparse_tensor',
+            'qtensor',
+            'meta_tensor_no_storage',
+            'nested_tensor',
+            'wrapper_subclass',
+            'device_tensor_from_numpy',
+            'device_tensor_from_cpu_tensor',
+        )
+    },
     'torch.Size': lambda plain, call: tuple(plain(call.args[0])),
     'torch.device': lambda plain, call: ':'.join(map(str, plain(call.args))),
     'collections.OrderedDict': _ordered_dict,
@@ -350,6 +378,10 @@ CALLS = {
     'argparse.Namespace': lambda plain, call: plain(call.state),
     HISTORY: _history,
     'builtins.getattr': _statistic,
-    **{f'numpy.{core}.multiarray.{name}': make for core in ('core', '_core')  # NumPy 1 and 2
-       for name, make in dict(_reconstruct=_reconstruct, scalar=_scalar).items()}}
+    **{
+        f'numpy.{core}.multiarray.{name}': make
+        for core in ('core', '_core')  # NumPy 1 and 2
+        for name, make in dict(_reconstruct=_reconstruct, scalar=_scalar).items()
+    },
+}
 TYPES = {'numpy.ndarray', 'numpy.dtype', *STATISTICS}  # named by the others

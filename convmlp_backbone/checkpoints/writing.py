@@ -1,4 +1,5 @@
 """Write weights to new files, whole or not at all."""
+
 import hashlib
 import io
 import json
@@ -13,8 +14,9 @@ from ..files import whole_file
 from .reading import safetensors_package
 
 
-def write(path: str | Path, state_dict: dict[str, Tensor], meta: dict[str, Any],
-          name_hash: bool = False) -> tuple[Path, str]:
+def write(
+    path: str | Path, state_dict: dict[str, Tensor], meta: dict[str, Any], name_hash: bool = False
+) -> tuple[Path, str]:
     """Write weights and ``meta`` to a new ``.pth`` or ``.safetensors`` file.
 
     Args:

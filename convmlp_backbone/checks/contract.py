@@ -13,6 +13,7 @@ by the alphabet; MMSegmentation takes the values in the masks.
 lists of files, and some samples; predict asks :func:`numbering`. ``check_dataset`` looks at
 everything.
 """
+
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -52,8 +53,15 @@ class Contract:
         samples (bool): Run some of them through their pipelines.
     """
 
-    def __init__(self, cfg, splits: Sequence[str], meta: dict | None = None,
-                 folder: str | Path = 'mended', most: int = 3, samples: bool = True):
+    def __init__(
+        self,
+        cfg,
+        splits: Sequence[str],
+        meta: dict | None = None,
+        folder: str | Path = 'mended',
+        most: int = 3,
+        samples: bool = True,
+    ):
         self.samples = samples
         self.cfg, self.splits, self.folder, self.most = cfg, list(splits), Path(folder), most
         self.problems: list[Problem] = []
@@ -84,8 +92,13 @@ class Contract:
                     if not self.failed:
                         fill_palette(leaf, kind)
                 self.problems += loader_problems(self.cfg, split)
-            for step in (self.check_coco, self.check_masks, self.check_folders, self.check_heads,
-                         *[self.check_samples] * self.samples):
+            for step in (
+                self.check_coco,
+                self.check_masks,
+                self.check_folders,
+                self.check_heads,
+                *[self.check_samples] * self.samples,
+            ):
                 if self.failed:
                     break
                 step()
@@ -98,8 +111,13 @@ class Contract:
             self.names, self.ids = training_numbering(self.cfg)
         told = self.meta.get('classes') or ()
         if told and self.names and set(told) != set(self.names) and 'train' not in self.splits:
-            self.problems.append(warning('checkpoint', f'was trained on {first_of(told, 5)}, the '
-                                         f'config names {first_of(self.names, 5)}'))
+            self.problems.append(
+                warning(
+                    'checkpoint',
+                    f'was trained on {first_of(told, 5)}, the '
+                    f'config names {first_of(self.names, 5)}',
+                )
+            )
         for split in self.splits:
             parts = [part for part in self.leaves(split) if is_coco(part[2])]
             images = {}
@@ -131,9 +149,13 @@ class Contract:
             self.names = [name for name in file.names if name in set(classes)]
             self.ids = [c['id'] for c in file.coco['categories'] if c['name'] in set(classes)]
         elif set(classes) != set(self.names):
-            self.problems.append(error(
-                f'{path}.metainfo', f'names the classes {first_of(classes, 5)}, the training set '
-                f'has {first_of(self.names, 5)}: write classes={tuple(self.names)!r} in both'))
+            self.problems.append(
+                error(
+                    f'{path}.metainfo',
+                    f'names the classes {first_of(classes, 5)}, the training set '
+                    f'has {first_of(self.names, 5)}: write classes={tuple(self.names)!r} in both',
+                )
+            )
             return None
         else:
             self.problems += file.other_name_problems(self.names)
@@ -142,7 +164,8 @@ class Contract:
         self.problems += file.problems(self.names, needs_outlines(self.cfg, split), self.most)
         if split == 'train':
             self.problems += file.filter_problems(
-                path, leaf.get('filter_cfg') or {}, self.names, batch_of(self.cfg, split))
+                path, leaf.get('filter_cfg') or {}, self.names, batch_of(self.cfg, split)
+            )
         self.write_names(leaf, kind, split)
         if not self.failed:
             leaf['ann_file'] = self.mended(file, split) or leaf['ann_file']
@@ -158,11 +181,16 @@ class Contract:
             if palette and not isinstance(palette, str):
                 colours = dict(zip(classes, palette, strict=False))
                 metainfo['palette'] = full_palette(
-                    [colours[name] for name in self.names if name in colours], len(self.names))
+                    [colours[name] for name in self.names if name in colours], len(self.names)
+                )
             metainfo['classes'] = tuple(self.names)
             if split == 'train':
-                self.problems.append(note(split, 'classes are numbered as the file has them, '
-                                          f'{first_of(self.names, 5)}'))
+                self.problems.append(
+                    note(
+                        split,
+                        f'classes are numbered as the file has them, {first_of(self.names, 5)}',
+                    )
+                )
         if split == 'train':
             metainfo['category_ids'] = list(self.ids)
         leaf['metainfo'] = metainfo
@@ -186,10 +214,14 @@ class Contract:
             return
         if _base_names(file.files) != _base_names(images):
             same = set(_base_names(file.files).items()) & set(_base_names(images).items())
-            self.problems.append(error(
-                f'{name}.ann_file', f'{file.path} tells of {len(file.files)} images, the data set '
-                f'{own} of {len(images)}, {len(same)} of them the same: write '
-                f'{name} = dict(ann_file={own!r})'))
+            self.problems.append(
+                error(
+                    f'{name}.ann_file',
+                    f'{file.path} tells of {len(file.files)} images, the data set '
+                    f'{own} of {len(images)}, {len(same)} of them the same: write '
+                    f'{name} = dict(ann_file={own!r})',
+                )
+            )
         elif not self.failed:
             file.order_categories(self.names)
             evaluator['ann_file'] = self.mended(file, name) or file.path
@@ -203,28 +235,47 @@ class Contract:
                     continue
                 classes = classes_of(leaf, kind)
                 if not classes:
-                    self.problems.append(error(
-                        f'{path}.metainfo', 'names no classes; write metainfo=dict(classes=('
-                        "'background', ...)), in the order of the values in the masks"))
+                    self.problems.append(
+                        error(
+                            f'{path}.metainfo',
+                            'names no classes; write metainfo=dict(classes=('
+                            "'background', ...)), in the order of the values in the masks",
+                        )
+                    )
                     continue
-                learned = self.names or list(self.meta.get('classes') or ()) or (
-                    classes_of(*part[1:]) if split != 'train' and (
-                        part := next(self.leaves('train'), None)) else None)
-                if learned and list(classes) != list(learned) and (
-                        set(classes) == set(learned) or len(classes) != len(learned)):
-                    self.problems.append(error(
-                        f'{path}.metainfo', f'names the classes {first_of(classes, 5)}, those '
-                        f'learned are {first_of(learned, 5)}: write classes={tuple(learned)!r}'))
+                learned = (
+                    self.names
+                    or list(self.meta.get('classes') or ())
+                    or (
+                        classes_of(*part[1:])
+                        if split != 'train' and (part := next(self.leaves('train'), None))
+                        else None
+                    )
+                )
+                if (
+                    learned
+                    and list(classes) != list(learned)
+                    and (set(classes) == set(learned) or len(classes) != len(learned))
+                ):
+                    self.problems.append(
+                        error(
+                            f'{path}.metainfo',
+                            f'names the classes {first_of(classes, 5)}, those '
+                            f'learned are {first_of(learned, 5)}: write classes={tuple(learned)!r}',
+                        )
+                    )
                     continue
                 self.names = list(classes)
-                self.problems += split_problems(
-                    path, leaf, kind, classes, split == 'train')
+                self.problems += split_problems(path, leaf, kind, classes, split == 'train')
 
     def check_folders(self) -> None:
         roots, suffixes = {}, SUFFIXES
         parts = [('train', *part) for part in self.leaves('train')] + [
-            (split, *part) for split in self.splits if split != 'train'
-            for part in self.leaves(split)]
+            (split, *part)
+            for split in self.splits
+            if split != 'train'
+            for part in self.leaves(split)
+        ]
         classes = None
         for split, _, leaf, kind in parts:
             if not hasattr(kind, '_find_samples') or leaf.get('with_label') is False:
@@ -242,8 +293,13 @@ class Contract:
             own = any(read_classes(part[2]) for part in parts)
             learned = list(self.meta.get('classes') or ()) if 'train' not in roots else None
             self.problems += folder_problems(
-                roots, classes if own else None, head_classes(self.cfg),
-                batch_of(self.cfg, 'train') if 'train' in self.splits else 0, suffixes, learned)
+                roots,
+                classes if own else None,
+                head_classes(self.cfg),
+                batch_of(self.cfg, 'train') if 'train' in self.splits else 0,
+                suffixes,
+                learned,
+            )
 
     # The model and the evaluators
 
@@ -252,26 +308,42 @@ class Contract:
         number = len(self.names) if self.names else None
         for path, head, classes in heads(self.cfg):
             if number is not None and classes != number:
-                self.problems.append(error(
-                    f'{path}.num_classes', f'is {classes}, the data set has {number} classes, '
-                    f'{first_of(self.names)}: --cfg-options {path}.num_classes={number}'))
+                self.problems.append(
+                    error(
+                        f'{path}.num_classes',
+                        f'is {classes}, the data set has {number} classes, '
+                        f'{first_of(self.names)}: --cfg-options {path}.num_classes={number}',
+                    )
+                )
             elif classes == 1 and 'loss_decode' in head:
-                self.problems.append(error(
-                    f'{path}.num_classes', 'is 1: of one class alone there is nothing to tell '
-                    "apart; write num_classes=2, classes=('background', ...), masks of 0 and 1"))
+                self.problems.append(
+                    error(
+                        f'{path}.num_classes',
+                        'is 1: of one class alone there is nothing to tell '
+                        "apart; write num_classes=2, classes=('background', ...), masks of 0 and 1",
+                    )
+                )
         model = [head for _, head in walk(self.cfg.get('model') or {})]
         for split in self.splits:
             for name, evaluator in evaluators(self.cfg, split):
                 metrics = evaluator.get('metric') or ()
                 if 'segm' in metrics and not any('mask' in key for part in model for key in part):
-                    self.problems.append(error(f'{name}.metric', 'asks for segm, and the model '
-                                               "has no masks: write metric='bbox'"))
+                    self.problems.append(
+                        error(
+                            f'{name}.metric',
+                            "asks for segm, and the model has no masks: write metric='bbox'",
+                        )
+                    )
                 top = evaluator.get('topk') or ()
                 top = max([top] if isinstance(top, int) else top, default=0)
-                if evaluator.get('type') == 'Accuracy' and (
-                        number := head_classes(self.cfg)) and top > number:
-                    self.problems.append(error(f'{name}.topk', f'is {top}, of {number} classes: '
-                                               'write topk=(1, )'))
+                if (
+                    evaluator.get('type') == 'Accuracy'
+                    and (number := head_classes(self.cfg))
+                    and top > number
+                ):
+                    self.problems.append(
+                        error(f'{name}.topk', f'is {top}, of {number} classes: write topk=(1, )')
+                    )
 
     def check_samples(self) -> None:
         """Some samples of every split run through their pipelines."""
@@ -330,15 +402,19 @@ def evaluators(cfg, split: str) -> list[tuple[str, dict]]:
     if split == 'train':
         return []
     found = cfg.get(f'{split}_evaluator') or []
-    return ([(f'{split}_evaluator', found)] if isinstance(found, dict) else
-            [(f'{split}_evaluator.{i}', part) for i, part in enumerate(found)])
+    return (
+        [(f'{split}_evaluator', found)]
+        if isinstance(found, dict)
+        else [(f'{split}_evaluator.{i}', part) for i, part in enumerate(found)]
+    )
 
 
 def needs_outlines(cfg, split: str) -> bool:
     """Whether the job fails where an object has no outline: it loads or evaluates masks."""
     loader = cfg.get(f'{split}_dataloader') or {}
     return any(part.get('with_mask') for _, part in walk(loader.get('dataset') or {})) or any(
-        'segm' in (evaluator.get('metric') or ()) for _, evaluator in evaluators(cfg, split))
+        'segm' in (evaluator.get('metric') or ()) for _, evaluator in evaluators(cfg, split)
+    )
 
 
 def batch_of(cfg, split: str) -> int:
@@ -361,8 +437,13 @@ def head_classes(cfg) -> int | None:
     return head.get('num_classes') if isinstance(head, dict) else None
 
 
-def check(cfg, splits: Sequence[str], meta: dict | None = None, folder: str | Path = 'mended',
-          most: int = 3) -> list[Problem]:
+def check(
+    cfg,
+    splits: Sequence[str],
+    meta: dict | None = None,
+    folder: str | Path = 'mended',
+    most: int = 3,
+) -> list[Problem]:
     """The fast part of the checks; see :class:`Contract`, whose arguments these are."""
     return Contract(cfg, splits, meta, folder, most).run()
 
@@ -380,9 +461,11 @@ def require_names(cfg, names: Sequence[str]) -> None:
             raise UserError(str(problem))
     for path, _, number in heads(cfg):
         if number != len(names):
-            raise UserError(f'{path}.num_classes: is {number}, and there are names of {len(names)} '
-                            f'classes, {first_of(names)}: write test_dataloader.dataset.metainfo='
-                            f'dict(classes=(...)) with {number} names, or --no-check')
+            raise UserError(
+                f'{path}.num_classes: is {number}, and there are names of {len(names)} '
+                f'classes, {first_of(names)}: write test_dataloader.dataset.metainfo='
+                f'dict(classes=(...)) with {number} names, or --no-check'
+            )
 
 
 def require(cfg, splits: Sequence[str], meta: dict | None = None) -> None:

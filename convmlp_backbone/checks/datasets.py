@@ -1,4 +1,5 @@
 """What a config tells of its data sets, whatever wrappers they are in."""
+
 import inspect
 import os
 from collections.abc import Iterator
@@ -12,9 +13,10 @@ def leaves(dataset: dict | None, path: str = '') -> Iterator[tuple[str, dict]]:
     """The data sets below a loader's ``dataset``, those inside wrappers, each with its path."""
     if not isinstance(dataset, dict):
         return
-    inner = [(f'{path}.dataset', dataset.get('dataset')),
-             *((f'{path}.datasets.{i}', part)
-               for i, part in enumerate(dataset.get('datasets') or ()))]
+    inner = [
+        (f'{path}.dataset', dataset.get('dataset')),
+        *((f'{path}.datasets.{i}', part) for i, part in enumerate(dataset.get('datasets') or ())),
+    ]
     inner = [(name, part) for name, part in inner if isinstance(part, dict)]
     if not inner and 'type' in dataset:
         yield path, dataset
@@ -78,8 +80,11 @@ def annotation_path(leaf: dict) -> str:
 def folder(leaf: dict, *keys: str) -> str | None:
     """The folder that ``data_prefix`` gives to the first of ``keys``, None if to none."""
     prefix = leaf.get('data_prefix') or {}
-    name = prefix if isinstance(prefix, str) else next(
-        (prefix[key] for key in keys if prefix.get(key) is not None), None)
+    name = (
+        prefix
+        if isinstance(prefix, str)
+        else next((prefix[key] for key in keys if prefix.get(key) is not None), None)
+    )
     return None if name is None else os.path.join(leaf.get('data_root') or '', name)
 
 

@@ -1,4 +1,5 @@
 """Training samples as the model sees them, on one sheet."""
+
 import colorsys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +15,10 @@ CELL, GAP = 320, 6  # pixels: height and width of a sample on the sheet, distanc
 
 
 def colours(count: int) -> list[tuple[int, int, int]]:
-    return [tuple(round(255 * v) for v in colorsys.hsv_to_rgb(i * 0.381966 % 1, 0.8, 0.9))
-            for i in range(count)]
+    return [
+        tuple(round(255 * v) for v in colorsys.hsv_to_rgb(i * 0.381966 % 1, 0.8, 0.9))
+        for i in range(count)
+    ]
 
 
 def draw(sample: dict, classes: Sequence[str], bgr: bool) -> Image.Image:
@@ -40,17 +43,27 @@ def draw(sample: dict, classes: Sequence[str], bgr: bool) -> Image.Image:
     pen = ImageDraw.Draw(picture)
     for box, name, ink in zip(boxes, names, inks, strict=False):
         pen.rectangle([v * scale for v in box], outline=ink, width=2)
-        pen.text((box[0] * scale + 3, box[1] * scale + 1), name, fill='white',
-                 stroke_width=1, stroke_fill='black')
+        pen.text(
+            (box[0] * scale + 3, box[1] * scale + 1),
+            name,
+            fill='white',
+            stroke_width=1,
+            stroke_fill='black',
+        )
     if 'gt_label' in truth:
-        pen.text((3, 1), ', '.join(classes[i] for i in truth.gt_label.tolist()), fill='white',
-                 stroke_width=1, stroke_fill='black')
+        pen.text(
+            (3, 1),
+            ', '.join(classes[i] for i in truth.gt_label.tolist()),
+            fill='white',
+            stroke_width=1,
+            stroke_fill='black',
+        )
     return picture
 
 
 def draw_sheet(dataset, classes: Sequence[str], bgr: bool, path: str | Path) -> None:
     """Draw SHEET samples, spread over the data set, on one picture."""
-    side = round(SHEET ** 0.5)
+    side = round(SHEET**0.5)
     sheet = Image.new('RGB', (side * (CELL + GAP),) * 2, 'white')
     for place, index in enumerate(np.linspace(0, len(dataset) - 1, SHEET).astype(int)):
         picture = draw(dataset[int(index)], classes, bgr)

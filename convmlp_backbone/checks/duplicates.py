@@ -1,4 +1,5 @@
 """Images that a data set holds twice, to the byte or to the eye."""
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,12 +8,13 @@ from .problem import Problem, first_of, note, warning
 
 ALIKE = 0.995  # correlation of small pictures
 AGREEING = 0.95  # of the differences between neighbours, which are quickly compared
-FLAT = 2.  # grey values: standard deviation of a picture that shows nothing
+FLAT = 2.0  # grey values: standard deviation of a picture that shows nothing
 BLOCK = 1000
 
 
-def duplicate_problems(paths: Sequence[str], splits: Sequence[str], digests: Sequence[bytes],
-                       thumbs: np.ndarray) -> list[Problem]:
+def duplicate_problems(
+    paths: Sequence[str], splits: Sequence[str], digests: Sequence[bytes], thumbs: np.ndarray
+) -> list[Problem]:
     """The same file, or the same picture: a warning where it is in two splits, a note in one.
 
     Args:
@@ -37,14 +39,18 @@ def duplicate_problems(paths: Sequence[str], splits: Sequence[str], digests: Seq
         across = [pair for pair in pairs if splits[pair[0]] != splits[pair[1]]]
         if across:
             some = first_of(f'{paths[a]} and {paths[b]}' for a, b in across)
-            found.append(warning('train and val', f'{len(across)} images are in both, the {what}: '
-                                 f'scores will be too good; {some}'))
+            found.append(
+                warning(
+                    'train and val',
+                    f'{len(across)} images are in both, the {what}: '
+                    f'scores will be too good; {some}',
+                )
+            )
         for split in dict.fromkeys(splits):
             here = [pair for pair in inside if splits[pair[0]] == split]
             if here:
                 some = first_of(f'{paths[a]} and {paths[b]}' for a, b in here)
-                found.append(note(split, f'{len(here)} images are there twice, the {what}: '
-                                  f'{some}'))
+                found.append(note(split, f'{len(here)} images are there twice, the {what}: {some}'))
     return found
 
 
@@ -54,8 +60,11 @@ def similar(thumbs: np.ndarray) -> list[tuple[int, int]]:
     if len(thumbs) < 2:
         return []
     # Which neighbour is brighter, as 1 and -1: a matrix product counts agreements.
-    signs = np.where(thumbs[:, :, 1:] > thumbs[:, :, :-1], 1, -1).reshape(
-        len(thumbs), -1).astype(np.float32)
+    signs = (
+        np.where(thumbs[:, :, 1:] > thumbs[:, :, :-1], 1, -1)
+        .reshape(len(thumbs), -1)
+        .astype(np.float32)
+    )
     grey = thumbs.reshape(len(thumbs), -1).astype(np.float32)
     grey -= grey.mean(1, keepdims=True)
     spread = grey.std(1)

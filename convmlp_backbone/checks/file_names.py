@@ -1,4 +1,5 @@
 """Names of images in annotation files, and the files they mean."""
+
 import os
 import re
 from collections.abc import Callable
@@ -26,8 +27,9 @@ def finder(folder: str, root: str) -> Callable[[str], str | None]:
         inner, last = os.path.split(name)
         path = os.path.join(base, inner)
         if path not in listings:
-            listings[path] = {file.lower(): file for file in os.listdir(path)
-                              } if os.path.isdir(path) else {}
+            listings[path] = (
+                {file.lower(): file for file in os.listdir(path)} if os.path.isdir(path) else {}
+            )
         other = listings[path].get(last.lower())
         return other and os.path.join(inner, other)
 
@@ -35,10 +37,12 @@ def finder(folder: str, root: str) -> Callable[[str], str | None]:
         parts = [part for part in re.split(r'[\\/]+', name) if part not in ('', '.')]
         tails = [os.path.join(*parts[start:]) for start in range(len(parts))]
         found = next(filter(None, (existing(folder, tail) for tail in tails)), None)
-        if found is None and (found := next(filter(None, (
-                existing(root, tail) for tail in tails)), None)):
+        if found is None and (
+            found := next(filter(None, (existing(root, tail) for tail in tails)), None)
+        ):
             return os.path.abspath(os.path.join(root, found))
         return found
+
     return find
 
 
@@ -54,6 +58,7 @@ def fit_file_names(file: CocoFile, path: str, leaf: dict, problems: list[Problem
 
     def absent(image):
         return not os.path.isfile(os.path.join(folder, image['file_name']))
+
     some = np.unique(np.linspace(0, len(images) - 1, SOME).astype(int))
     if not any(absent(images[i]) for i in some):
         return
@@ -68,12 +73,22 @@ def fit_file_names(file: CocoFile, path: str, leaf: dict, problems: list[Problem
             image['file_name'] = name
             changed += 1
         if told.setdefault(name, before) != before:
-            problems.append(error(path, f'{told[name]} and {before} are not in {folder}, and '
-                                  f'{name} cannot be both; {_there_is(folder, leaf, before)}'))
+            problems.append(
+                error(
+                    path,
+                    f'{told[name]} and {before} are not in {folder}, and '
+                    f'{name} cannot be both; {_there_is(folder, leaf, before)}',
+                )
+            )
             return
     if lost:
-        problems.append(error(path, f'{len(lost)} of {len(images)} images are not in {folder}, '
-                              f'such as {lost[0]}; {_there_is(folder, leaf, lost[0])}'))
+        problems.append(
+            error(
+                path,
+                f'{len(lost)} of {len(images)} images are not in {folder}, '
+                f'such as {lost[0]}; {_there_is(folder, leaf, lost[0])}',
+            )
+        )
     if changed:
         file.done.append(f'{changed} names of images to those of the files there')
 

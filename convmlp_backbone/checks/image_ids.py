@@ -1,4 +1,5 @@
 """Which image of a COCO annotation file a path means."""
+
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -10,8 +11,7 @@ from .names import near_names
 from .problem import first_of
 
 
-def read_ids(ann_file: str, classes: Sequence[str],
-             images: Sequence[Path]) -> tuple[dict, list]:
+def read_ids(ann_file: str, classes: Sequence[str], images: Sequence[Path]) -> tuple[dict, list]:
     """The ids that a COCO annotation file gives to images and to ``classes``.
 
     An image is known by as much of its path as the file names, ``cam1/00.png`` say.
@@ -22,12 +22,16 @@ def read_ids(ann_file: str, classes: Sequence[str],
     coco, _ = read(ann_file)
     used = {annotation.get('category_id') for annotation in coco['annotations']}
     # Of two categories of a name, such as the super category in Roboflow's files, the used one.
-    categories = {category['name']: category['id'] for category in sorted(
-        coco['categories'], key=lambda category: category['id'] in used)}
+    categories = {
+        category['name']: category['id']
+        for category in sorted(coco['categories'], key=lambda category: category['id'] in used)
+    }
     if missing := [name for name in classes if name not in categories]:
         near = near_names(missing, list(categories))
-        raise UserError(f'{ann_file} has no category {", ".join(missing[:3])}, it has '
-                        f'{first_of(categories, 5)}' + (f'; did you mean {near}?' if near else ''))
+        raise UserError(
+            f'{ann_file} has no category {", ".join(missing[:3])}, it has '
+            f'{first_of(categories, 5)}' + (f'; did you mean {near}?' if near else '')
+        )
     names = {'/'.join(parts_of(image['file_name'])): image['id'] for image in coco['images']}
     last = Counter(name.rpartition('/')[2] for name in names)
     by_last = {name.rpartition('/')[2]: number for name, number in names.items()}
@@ -43,8 +47,9 @@ def read_ids(ann_file: str, classes: Sequence[str],
     twice = {number for number, count in Counter(found.values()).items() if count > 1}
     if twice:
         alike = [path for path in images if found.get(path) in twice]
-        raise UserError(f'{ann_file} does not tell {first_of(alike, 2)} apart: its file names need '
-                        'the folders')
+        raise UserError(
+            f'{ann_file} does not tell {first_of(alike, 2)} apart: its file names need the folders'
+        )
     return found, [categories[name] for name in classes]
 
 

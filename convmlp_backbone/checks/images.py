@@ -1,4 +1,5 @@
 """What is wrong with an image file, without a toolbox, and what it looks like in small."""
+
 import hashlib
 from pathlib import Path
 from typing import NamedTuple
@@ -20,14 +21,16 @@ class ImageFacts(NamedTuple):
         digest: Of the file's bytes, None where it cannot be read.
         thumb: Grey values, (16, 17), uint8.
     """
+
     problems: list[tuple[str, str]]
     size: tuple[int, int] | None = None
     digest: bytes | None = None
     thumb: np.ndarray | None = None
 
 
-def image_facts(path: str | Path, size: tuple[int, int] | None = None,
-                as_colour: bool = True) -> ImageFacts:
+def image_facts(
+    path: str | Path, size: tuple[int, int] | None = None, as_colour: bool = True
+) -> ImageFacts:
     """Read an image file, all of it.
 
     Args:
@@ -52,13 +55,22 @@ def image_facts(path: str | Path, size: tuple[int, int] | None = None,
         return ImageFacts([('error', getattr(reason, 'strerror', None) or str(reason))])
     problems = []
     if size and tuple(size) != seen:
-        unturned = '; they are for the image without its EXIF rotation' if (
-            turned and tuple(size) == stored) else ''
-        problems.append(('error', f'is {seen[0]}x{seen[1]}, the annotations say '
-                         f'{size[0]}x{size[1]}{unturned}'))
+        unturned = (
+            '; they are for the image without its EXIF rotation'
+            if (turned and tuple(size) == stored)
+            else ''
+        )
+        problems.append(
+            ('error', f'is {seen[0]}x{seen[1]}, the annotations say {size[0]}x{size[1]}{unturned}')
+        )
     if seen[0] * seen[1] > LARGE:
-        problems.append(('warning', f'has {seen[0] * seen[1] / 1e6:.0f} megapixels: large crops or '
-                         'a smaller copy would load faster'))
+        problems.append(
+            (
+                'warning',
+                f'has {seen[0] * seen[1] / 1e6:.0f} megapixels: large crops or '
+                'a smaller copy would load faster',
+            )
+        )
     if as_colour and mode.startswith(('I', 'F')):
         problems.append(('warning', f'has more than 8 bits a channel ({mode}), which are cut to 8'))
     if as_colour and mode in ('RGBA', 'LA', 'PA'):
@@ -70,7 +82,8 @@ def image_facts(path: str | Path, size: tuple[int, int] | None = None,
     return ImageFacts(problems, seen, digest, thumb)
 
 
-def image_problems(path: str | Path, size: tuple[int, int] | None = None,
-                   as_colour: bool = True) -> list[tuple[str, str]]:
+def image_problems(
+    path: str | Path, size: tuple[int, int] | None = None, as_colour: bool = True
+) -> list[tuple[str, str]]:
     """Severity and text of each problem of an image file; see :func:`image_facts`."""
     return image_facts(path, size, as_colour).problems

@@ -1,4 +1,5 @@
 """Data loaders: their settings, and samples that come out of them."""
+
 import copy
 import json
 import os
@@ -32,20 +33,34 @@ def loader_problems(cfg, split: str) -> list[Problem]:
     keys = [f'{split}_dataloader', f'{split}_cfg'] + [f'{split}_evaluator'] * (split != 'train')
     absent = [key for key in keys if not cfg.get(key)]
     if absent:
-        return [error(split, f'the config has {first_of(set(keys) - set(absent))} and no '
-                      f'{first_of(absent)}; without this split write '
-                      + ' '.join(f'{key}=None' for key in keys))] if len(absent) < len(keys) else []
+        return (
+            [
+                error(
+                    split,
+                    f'the config has {first_of(set(keys) - set(absent))} and no '
+                    f'{first_of(absent)}; without this split write '
+                    + ' '.join(f'{key}=None' for key in keys),
+                )
+            ]
+            if len(absent) < len(keys)
+            else []
+        )
     found = []
-    for path, leaf in leaves(cfg[f'{split}_dataloader'].get('dataset'),
-                             f'{split}_dataloader.dataset'):
+    for path, leaf in leaves(
+        cfg[f'{split}_dataloader'].get('dataset'), f'{split}_dataloader.dataset'
+    ):
         for _, part in walk(leaf.get('pipeline') or ()):
             told, kind = part.get('reduce_zero_label'), class_of(leaf)
             if told is not None and hasattr(kind, 'get_label_map'):
                 own = default_of(leaf, kind, 'reduce_zero_label', False)
                 if bool(told) != bool(own):
-                    found.append(error(
-                        f'{path}.reduce_zero_label', f'is {own}, that of LoadAnnotations {told}: '
-                        'write the one that is true in both'))
+                    found.append(
+                        error(
+                            f'{path}.reduce_zero_label',
+                            f'is {own}, that of LoadAnnotations {told}: '
+                            'write the one that is true in both',
+                        )
+                    )
     return found
 
 
@@ -54,8 +69,11 @@ def unwrap(dataset) -> Iterator:
     if hasattr(dataset, 'datasets'):
         for part in dataset.datasets:
             yield from unwrap(part)
-    elif hasattr(dataset, 'dataset') and not hasattr(dataset, 'pipeline') and hasattr(
-            dataset.dataset, '__getitem__'):
+    elif (
+        hasattr(dataset, 'dataset')
+        and not hasattr(dataset, 'pipeline')
+        and hasattr(dataset.dataset, '__getitem__')
+    ):
         yield from unwrap(dataset.dataset)
     else:
         yield dataset
@@ -71,23 +89,32 @@ def label_problems(sample, num_classes: int | None) -> list[str]:
     elif 'gt_sem_seg' in sample:
         labels = sample.gt_sem_seg.data
         if labels.ndim != 3 or len(labels) != 1:
-            texts.append(f'has a mask of the shape {tuple(labels.shape)}; expected (1, height, '
-                         'width)')
+            texts.append(
+                f'has a mask of the shape {tuple(labels.shape)}; expected (1, height, width)'
+            )
         labels = labels[labels != 255]
     elif 'gt_label' in sample:
         labels = sample.gt_label
     if num_classes is not None:
         wrong = labels[(labels < 0) | (labels >= num_classes)]
         if len(wrong):
-            texts.append(f'has the class index {first_of(sorted(set(wrong.tolist())))}; the model '
-                         f'has {num_classes} classes')
+            texts.append(
+                f'has the class index {first_of(sorted(set(wrong.tolist())))}; the model '
+                f'has {num_classes} classes'
+            )
     return texts
 
 
 def model_classes(model) -> int | None:
     """The number of classes of a model's config: that of the first head that tells it."""
-    return next((head['num_classes'] for path, head in walk(model or {})
-                 if isinstance(head.get('num_classes'), int) and 'preprocessor' not in path), None)
+    return next(
+        (
+            head['num_classes']
+            for path, head in walk(model or {})
+            if isinstance(head.get('num_classes'), int) and 'preprocessor' not in path
+        ),
+        None,
+    )
 
 
 def input_channels(cfg) -> int | None:
@@ -103,9 +130,11 @@ def input_channels(cfg) -> int | None:
 def input_problems(inputs, channels: int | None) -> list[str]:
     """What is wrong with an image (C, H, W) that is ready for the model."""
     if channels is not None and len(inputs) != channels:
-        return [f'has {len(inputs)} channels after its pipeline, the network takes {channels}: '
-                f'model.backbone.in_channels, data_preprocessor.mean and std, and color_type of '
-                'LoadImageFromFile belong together']
+        return [
+            f'has {len(inputs)} channels after its pipeline, the network takes {channels}: '
+            f'model.backbone.in_channels, data_preprocessor.mean and std, and color_type of '
+            'LoadImageFromFile belong together'
+        ]
     return []
 
 
@@ -134,8 +163,9 @@ def sample_problems(cfg, split: str, excerpts: dict[str, dict]) -> list[Problem]
                 try:
                     with quiet():
                         sample = part[index]
-                    texts = (input_problems(sample['inputs'], input_channels(cfg)) +
-                             label_problems(sample['data_samples'], model_classes(cfg.model)))
+                    texts = input_problems(sample['inputs'], input_channels(cfg)) + label_problems(
+                        sample['data_samples'], model_classes(cfg.model)
+                    )
                     shapes.add(tuple(sample['inputs'].shape))
                 except Exception as problem:
                     texts = [one_line(problem)]
@@ -149,10 +179,15 @@ def batch_problems(cfg, split: str, shapes: set) -> list[Problem]:
     batch = cfg[f'{split}_dataloader'].get('batch_size', 1)
     if split != 'train' and batch > 1 and len(shapes) > 1 and cfg.get('default_scope') == 'mmseg':
         first, second = sorted(shapes)[:2]
-        return [error(f'{split}_dataloader.batch_size', f'is {batch}, and images have different '
-                      f'sizes, such as {first[2]}x{first[1]} and {second[2]}x{second[1]}, which '
-                      'MMSegmentation does not pad in evaluation: --cfg-options '
-                      f'{split}_dataloader.batch_size=1')]
+        return [
+            error(
+                f'{split}_dataloader.batch_size',
+                f'is {batch}, and images have different '
+                f'sizes, such as {first[2]}x{first[1]} and {second[2]}x{second[1]}, which '
+                'MMSegmentation does not pad in evaluation: --cfg-options '
+                f'{split}_dataloader.batch_size=1',
+            )
+        ]
     return []
 
 

@@ -2,6 +2,7 @@
 
 Each function changes the dict in place and returns what it did, ``''`` for nothing.
 """
+
 import json
 import math
 import re
@@ -32,16 +33,29 @@ def in_order(coco: dict, values: dict[str, tuple]) -> bool:
     images = [image['id'] for image in coco['images']]
     numbers = (image.get(side) for image in coco['images'] for side in ('width', 'height'))
     outlines = values['segmentation']
-    return (all(_only(int, column) for column in (
-                images, ids, values['image_id'], values['category_id'], values['iscrowd'],
-                [c['id'] for c in coco['categories']]))
-            and len(set(images)) == len(images) and len(set(names)) == len(names)
-            and 0 not in ids and len(set(ids)) == len(ids)
-            and _only((int, float), numbers) and _only((int, float), values['area'])
-            and min(values['area'], default=1) > 0
-            and _only(list, values['bbox'])
-            and _only((int, float), chain.from_iterable(values['bbox']))
-            and not any(type(s) is list and s and type(s[0]) is not list for s in outlines))
+    return (
+        all(
+            _only(int, column)
+            for column in (
+                images,
+                ids,
+                values['image_id'],
+                values['category_id'],
+                values['iscrowd'],
+                [c['id'] for c in coco['categories']],
+            )
+        )
+        and len(set(images)) == len(images)
+        and len(set(names)) == len(names)
+        and 0 not in ids
+        and len(set(ids)) == len(ids)
+        and _only((int, float), numbers)
+        and _only((int, float), values['area'])
+        and min(values['area'], default=1) > 0
+        and _only(list, values['bbox'])
+        and _only((int, float), chain.from_iterable(values['bbox']))
+        and not any(type(s) is list and s and type(s[0]) is not list for s in outlines)
+    )
 
 
 def _whole(value):
@@ -52,7 +66,7 @@ def _whole(value):
 
 
 def _only(kind: type | tuple, values) -> bool:
-    kinds = kind if isinstance(kind, tuple) else (kind, )
+    kinds = kind if isinstance(kind, tuple) else (kind,)
     return set(map(type, values)) <= set(kinds)
 
 
@@ -77,9 +91,15 @@ def _mend_ids(coco: dict, part: str, key: str) -> str:
 
 def _mend_annotation_ids(coco: dict) -> str:
     ids = [a.get('id') for a in coco['annotations']]
-    why = ('are not all whole numbers' if not _only(int, ids) else
-           'begin at 0, which pycocotools never counts as found' if 0 in ids else
-           'occur twice' if len(set(ids)) < len(ids) else '')
+    why = (
+        'are not all whole numbers'
+        if not _only(int, ids)
+        else 'begin at 0, which pycocotools never counts as found'
+        if 0 in ids
+        else 'occur twice'
+        if len(set(ids)) < len(ids)
+        else ''
+    )
     if not why:
         return ''
     for number, annotation in enumerate(coco['annotations'], 1):
@@ -107,7 +127,7 @@ def _mend_twins(coco: dict) -> str:
 
 
 def _polygon_area(segmentation) -> float:
-    area = 0.
+    area = 0.0
     for polygon in segmentation if isinstance(segmentation, list) else ():
         x, y = np.reshape(polygon, (-1, 2)).T
         area += abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2
@@ -139,8 +159,9 @@ def _mend_objects(coco: dict) -> list[str]:
                 value = _whole(a.get('iscrowd'))
                 a['iscrowd'] = int(value in (1, True, 'true', 'True'))
                 done['iscrowd filled in'] += 1
-    flat = [a for a in annotations if type(s := a.get('segmentation')) is list and s
-            and is_number(s[0])]
+    flat = [
+        a for a in annotations if type(s := a.get('segmentation')) is list and s and is_number(s[0])
+    ]
     for a in flat:
         a['segmentation'] = [a['segmentation']]
         done['outlines that are one list of numbers put into a list'] += 1
@@ -186,8 +207,13 @@ def mend(coco: dict) -> list[str]:
     Ids of any kind become whole numbers, those of annotations count from 1; ``iscrowd`` and
     ``area`` are filled in, boxes and outlines become lists of numbers.
     """
-    done = [_mend_ids(coco, 'images', 'image_id'), _mend_ids(coco, 'categories', 'category_id'),
-            _mend_twins(coco), _mend_annotation_ids(coco), *_mend_objects(coco)]
+    done = [
+        _mend_ids(coco, 'images', 'image_id'),
+        _mend_ids(coco, 'categories', 'category_id'),
+        _mend_twins(coco),
+        _mend_annotation_ids(coco),
+        *_mend_objects(coco),
+    ]
     return [what for what in done if what]
 
 
@@ -200,5 +226,11 @@ def outline_fault(outline) -> int:
     if not isinstance(outline, list):
         return 2
     # pycocotools takes four numbers for a box; MMDetection leaves such polygons out.
-    return 0 if all(isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0
-                    for polygon in outline) else 2
+    return (
+        0
+        if all(
+            isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0
+            for polygon in outline
+        )
+        else 2
+    )

@@ -1,4 +1,5 @@
 """Mistakes in a config that a toolbox would tell late, in riddles or not at all."""
+
 import difflib
 import inspect
 
@@ -15,6 +16,7 @@ def check_model(cfg, fail):
         fail (Callable): Raises an error of one line.
     """
     from convmlp_backbone import ConvMLP
+
     model = cfg.get('model') or {}
     backbone = dict(model.get('backbone') or {})
     if backbone.pop('type', None) != 'ConvMLP':
@@ -23,8 +25,10 @@ def check_model(cfg, fail):
     for name in backbone:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1) or known
-            fail(f'model.backbone.{name}: ConvMLP has no such argument; '
-                 f'did you mean {", ".join(near)}?')
+            fail(
+                f'model.backbone.{name}: ConvMLP has no such argument; '
+                f'did you mean {", ".join(near)}?'
+            )
     try:
         with torch.device('meta'):  # no memory, no time
             channels = ConvMLP(**{**backbone, 'init_cfg': None}).out_channels
@@ -40,10 +44,16 @@ def check_model(cfg, fail):
     classes = class_names(cfg)
     for path, head in walk(model, 'model'):
         number = head.get('num_classes')
-        if classes and number is not None and path != 'model.data_preprocessor' \
-                and number != len(classes):
-            fail(f'{path}.num_classes={number}: the data set has {len(classes)} '
-                 f'classes, {", ".join(classes[:3])}{", ..." if len(classes) > 3 else ""}')
+        if (
+            classes
+            and number is not None
+            and path != 'model.data_preprocessor'
+            and number != len(classes)
+        ):
+            fail(
+                f'{path}.num_classes={number}: the data set has {len(classes)} '
+                f'classes, {", ".join(classes[:3])}{", ..." if len(classes) > 3 else ""}'
+            )
 
 
 def flat(values):

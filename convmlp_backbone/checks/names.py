@@ -1,4 +1,5 @@
 """Names of classes: where a config has them, and what to write where they are wrong."""
+
 import colorsys
 import difflib
 from collections.abc import Sequence
@@ -16,16 +17,29 @@ def metainfo_problems(dataset: dict, path: str) -> list[Problem]:
     for key in metainfo:
         if key not in ('classes', 'palette') and key.lower() in ('classes', 'class', 'palette'):
             wanted = 'palette' if key.lower() == 'palette' else 'classes'
-            return [error(f'{path}.metainfo.{key}', 'no toolbox reads this; write '
-                          f'metainfo=dict({wanted}={metainfo[key]!r})')]
+            return [
+                error(
+                    f'{path}.metainfo.{key}',
+                    f'no toolbox reads this; write metainfo=dict({wanted}={metainfo[key]!r})',
+                )
+            ]
     classes = metainfo.get('classes') or dataset.get('classes')
     if isinstance(classes, str) and not Path(classes).is_file():
-        return [error(f'{path}.metainfo.classes', f'{classes!r} is a string, neither a list of '
-                      f'names nor the name of a file; write classes=({classes!r}, )')]
+        return [
+            error(
+                f'{path}.metainfo.classes',
+                f'{classes!r} is a string, neither a list of '
+                f'names nor the name of a file; write classes=({classes!r}, )',
+            )
+        ]
     names = read_classes(dataset) or []
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-        return [error(f'{path}.metainfo.classes', f'names {twice[0]} {names.count(twice[0])} '
-                      'times; expected every class once')]
+        return [
+            error(
+                f'{path}.metainfo.classes',
+                f'names {twice[0]} {names.count(twice[0])} times; expected every class once',
+            )
+        ]
     return []
 
 
@@ -48,8 +62,10 @@ def tuple_text(names: Sequence[str], most: int = 100) -> str:
 
 def metainfo_line(names: Sequence[str]) -> str:
     """The line of config that gives a data set these names."""
-    return (f'metainfo = dict(classes={tuple_text(names)}), give it to the data sets of '
-            f'train_dataloader and val_dataloader, and num_classes={len(names)} to the heads')
+    return (
+        f'metainfo = dict(classes={tuple_text(names)}), give it to the data sets of '
+        f'train_dataloader and val_dataloader, and num_classes={len(names)} to the heads'
+    )
 
 
 def fill_palette(leaf: dict, kind: type) -> None:
@@ -60,15 +76,21 @@ def fill_palette(leaf: dict, kind: type) -> None:
     classes, metainfo = classes_of(leaf, kind), leaf.get('metainfo') or {}
     own = metainfo.get('palette')
     palette = own or getattr(kind, 'METAINFO', {}).get('palette')
-    if classes and not isinstance(palette, str) and (
-            own and len(own) != len(classes) or palette and len(palette) < len(classes)):
+    if (
+        classes
+        and not isinstance(palette, str)
+        and (own and len(own) != len(classes) or palette and len(palette) < len(classes))
+    ):
         leaf['metainfo'] = dict(metainfo, palette=full_palette(palette, len(classes)))
 
 
 def full_palette(palette: Sequence | str | None, count: int) -> list[tuple[int, int, int]]:
     """``count`` colours: those of ``palette``, and as many more as it lacks, all different."""
-    colours = [] if isinstance(palette, str) else [
-        tuple(int(v) for v in np.ravel(colour)[:3]) for colour in palette or ()]
+    colours = (
+        []
+        if isinstance(palette, str)
+        else [tuple(int(v) for v in np.ravel(colour)[:3]) for colour in palette or ()]
+    )
     golden, number = 0.618034, 0  # of the circle: hues far from those before
     while len(colours) < count:
         value = 0.95 - 0.25 * (number // 24 % 3)

@@ -1,4 +1,5 @@
 """What a check finds."""
+
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ class Problem(NamedTuple):
     An ``'error'`` makes a training fail or learn something wrong; a ``'warning'`` tells what is
     left out. ``text`` ends with the way out, which can be pasted where there is one.
     """
+
     severity: str
     where: str
     text: str
@@ -28,12 +30,12 @@ def warning(where: object, text: str) -> Problem:
 def first_of(items: Iterable, most: int = 3) -> str:
     """``a, b, c and 7 more``."""
     items = list(map(str, items))
-    return ', '.join(items[:most]) + (
-        f' and {len(items) - most} more' if len(items) > most else '')
+    return ', '.join(items[:most]) + (f' and {len(items) - most} more' if len(items) > most else '')
 
 
-def each(severity: str, found: Sequence, where: Callable, text: Callable,
-         most: int = 5) -> list[Problem]:
+def each(
+    severity: str, found: Sequence, where: Callable, text: Callable, most: int = 5
+) -> list[Problem]:
     """A problem for each of the first ``most`` of ``found``; the last tells how many there are."""
     problems = [Problem(severity, where(item), text(item)) for item in found[:most]]
     if len(found) > most:

@@ -1,4 +1,5 @@
 """Toolboxes tell of every step; a check tells what is wrong."""
+
 import io
 import logging
 import warnings

@@ -1,4 +1,5 @@
 """Every sample of a data set: its files, and what its pipeline makes of them."""
+
 import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ class Sample(NamedTuple):
         values: (256, ), pixels of each value in the mask as it is read.
         shape: Of what the model gets, (C, H, W).
     """
+
     problems: list[Problem]
     path: str = ''
     digest: bytes | None = None
@@ -41,6 +43,7 @@ class Sample(NamedTuple):
 
 class Job(NamedTuple):
     """What the samples of a data set are checked for."""
+
     dataset: object
     num_classes: int | None
     channels: int | None
@@ -64,10 +67,19 @@ def check_sample(index: int) -> Sample:
     if map_path:
         values, fault, change = read_mask(map_path)
         if not fault and facts and facts.size and values.shape[::-1] != facts.size:
-            problems.append(error(f'{map_path} of {where}', f'is {values.shape[1]}x'
-                                  f'{values.shape[0]}, its image {facts.size[0]}x{facts.size[1]}'))
-        mask = (map_path, fault, change,
-                None if fault else np.bincount(values.ravel(), minlength=256))
+            problems.append(
+                error(
+                    f'{map_path} of {where}',
+                    f'is {values.shape[1]}x'
+                    f'{values.shape[0]}, its image {facts.size[0]}x{facts.size[1]}',
+                )
+            )
+        mask = (
+            map_path,
+            fault,
+            change,
+            None if fault else np.bincount(values.ravel(), minlength=256),
+        )
     labels, sizes, shape = {}, None, ()
     try:
         with quiet():
@@ -87,8 +99,16 @@ def check_sample(index: int) -> Sample:
         texts = [one_line(problem)]
     if not (mask and mask[1]):  # a mask that is none is told by its counts
         problems += [error(where, text) for text in texts]
-    return Sample(problems, path, facts and facts.digest, facts and facts.thumb, dict(labels),
-                  sizes, mask, shape)
+    return Sample(
+        problems,
+        path,
+        facts and facts.digest,
+        facts and facts.thumb,
+        dict(labels),
+        sizes,
+        mask,
+        shape,
+    )
 
 
 def check_samples(job: Job, processes: int, progress: Callable) -> Iterator[Sample]:
@@ -101,6 +121,7 @@ def check_samples(job: Job, processes: int, progress: Callable) -> Iterator[Samp
     _job = job
     count = len(job.dataset)
     # fork: a data set need not be picklable. A process that dies raises an error here.
-    with ProcessPoolExecutor(processes, multiprocessing.get_context('fork'),
-                             torch.set_num_threads, (1, )) as pool:
+    with ProcessPoolExecutor(
+        processes, multiprocessing.get_context('fork'), torch.set_num_threads, (1,)
+    ) as pool:
         yield from progress(pool.map(check_sample, range(count), chunksize=8), count)

@@ -1,4 +1,5 @@
 """The truth, handed to a config's own evaluator as the prediction, has to score 1.0."""
+
 from collections.abc import Callable
 
 import numpy as np
@@ -22,7 +23,8 @@ def truth_of_detection(info: dict, with_masks: bool) -> BaseDataElement:
     pred = InstanceData(
         bboxes=torch.tensor([part['bbox'] for part in objects]).float().reshape(-1, 4),
         labels=torch.tensor([part['bbox_label'] for part in objects]).long(),
-        scores=torch.ones(len(objects)))
+        scores=torch.ones(len(objects)),
+    )
     if with_masks:
         pred.masks = [_rle(part.get('mask'), info['height'], info['width']) for part in objects]
     return pred
@@ -30,6 +32,7 @@ def truth_of_detection(info: dict, with_masks: bool) -> BaseDataElement:
 
 def _rle(mask, height: int, width: int) -> dict:
     from pycocotools import mask as tool
+
     if isinstance(mask, dict) and not isinstance(mask['counts'], list):
         return dict(mask)
     found = tool.frPyObjects(mask, height, width)
@@ -44,9 +47,12 @@ def predict_truth(dataset, index: int, with_masks: bool, by_files: bool) -> dict
     """
     if by_files:
         info = dataset.get_data_info(index)
-        return dict(img_id=info['img_id'], ori_shape=(info['height'], info['width']),
-                    instances=info['instances'],
-                    pred_instances=truth_of_detection(info, with_masks))
+        return dict(
+            img_id=info['img_id'],
+            ori_shape=(info['height'], info['width']),
+            instances=info['instances'],
+            pred_instances=truth_of_detection(info, with_masks),
+        )
     sample = dataset[index]['data_samples']
     if 'gt_sem_seg' in sample:
         truth = sample.gt_sem_seg.data
@@ -90,8 +96,7 @@ def self_test(cfg, split: str, dataset, progress: Callable = iter) -> tuple[dict
             with quiet():
                 scores = evaluator.evaluate(len(dataset))
         except Exception as problem:  # whatever a metric raises would end the training too
-            return {}, [error(where, 'fails with the truth for predictions: '
-                              f'{one_line(problem)}')]
+            return {}, [error(where, f'fails with the truth for predictions: {one_line(problem)}')]
     return scores, score_problems(scores, where, crowd)
 
 
@@ -102,15 +107,26 @@ def score_problems(scores: dict, where: str, crowd: int) -> list[Problem]:
         last = name.rpartition('/')[2]
         if not (last in SCORES or last.endswith(('_mAP', '_mAP_50'))):
             continue
-        value = float(value) / (100 if last in ('mIoU', 'aAcc', 'mAcc', 'mDice', 'mFscore', 'top1')
-                                else 1)
+        value = float(value) / (
+            100 if last in ('mIoU', 'aAcc', 'mAcc', 'mDice', 'mFscore', 'top1') else 1
+        )
         if np.isfinite(value) and value >= PERFECT:
             continue
         if crowd > MOST and 'mAP' in last:
-            found.append(warning(where, f'the truth as prediction has {name} {value:.3f}: an image '
-                                 f'has {crowd} objects of a class, COCO\'s AP takes {MOST}'))
+            found.append(
+                warning(
+                    where,
+                    f'the truth as prediction has {name} {value:.3f}: an image '
+                    f"has {crowd} objects of a class, COCO's AP takes {MOST}",
+                )
+            )
         else:
-            found.append(error(where, f'the truth as prediction has {name} {value:.3f} instead of '
-                               '1.0: evaluator and data set do not mean the same files, ids or '
-                               'classes, or count objects that training leaves out'))
+            found.append(
+                error(
+                    where,
+                    f'the truth as prediction has {name} {value:.3f} instead of '
+                    '1.0: evaluator and data set do not mean the same files, ids or '
+                    'classes, or count objects that training leaves out',
+                )
+            )
     return found or [note(where, 'the truth as prediction scores 1.0')] if scores else found

@@ -1,4 +1,5 @@
 """All of the data of a config: every file, every sample, and the evaluation of the truth."""
+
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,8 +35,9 @@ class Whole:
         datasets (dict): Of the splits that could be built.
     """
 
-    def __init__(self, cfg, folder: str | Path, processes: int, progress: Callable,
-                 tell: Callable = print):
+    def __init__(
+        self, cfg, folder: str | Path, processes: int, progress: Callable, tell: Callable = print
+    ):
         self.cfg, self.folder, self.processes = cfg, folder, processes
         self.progress, self.tell = progress, tell
         self.count, self.datasets = 0, {}
@@ -43,25 +45,33 @@ class Whole:
 
     def run(self, splits: Sequence[str] = ('train', 'val')) -> list[Problem]:
         splits = [split for split in splits if self.cfg.get(f'{split}_dataloader')]
-        problems = Contract(self.cfg, splits, folder=self.folder, most=10,
-                            samples=False).run()
+        problems = Contract(self.cfg, splits, folder=self.folder, most=10, samples=False).run()
         with scope_of(self.cfg):
             told = any(problem.severity == 'error' for problem in problems)
             for split in splits:
                 problems += self.check_split(split, told)
             if self.digests:
                 problems += duplicate_problems(
-                    self.paths, self.splits, self.digests, np.stack(self.thumbs))
+                    self.paths, self.splits, self.digests, np.stack(self.thumbs)
+                )
             for split in splits:
-                if split != 'train' and split in self.datasets and not any(
-                        problem.severity == 'error' for problem in problems):
+                if (
+                    split != 'train'
+                    and split in self.datasets
+                    and not any(problem.severity == 'error' for problem in problems)
+                ):
                     words = f'Scoring the truth of {split}'
                     scores, found = self_test(
-                        self.cfg, split, self.datasets[split],
-                        lambda indices, words=words: self.progress(indices, words, len(indices)))
+                        self.cfg,
+                        split,
+                        self.datasets[split],
+                        lambda indices, words=words: self.progress(indices, words, len(indices)),
+                    )
                     problems += found
-                    self.tell(f'{split}: the truth as prediction scores ' + ', '.join(
-                        f'{name} {value:g}' for name, value in scores.items()))
+                    self.tell(
+                        f'{split}: the truth as prediction scores '
+                        + ', '.join(f'{name} {value:g}' for name, value in scores.items())
+                    )
         return list(dict.fromkeys(problems))
 
     def check_split(self, split: str, told: bool) -> list[Problem]:
@@ -79,13 +89,24 @@ class Whole:
         for number, part in enumerate(places):
             path, leaf = parts[number if len(parts) == len(places) else 0]
             kind = class_of(leaf)
-            counts = counts_of(leaf, kind, classes_of(leaf, kind), path) if hasattr(
-                kind, 'get_label_map') and classes_of(leaf, kind) else None
+            counts = (
+                counts_of(leaf, kind, classes_of(leaf, kind), path)
+                if hasattr(kind, 'get_label_map') and classes_of(leaf, kind)
+                else None
+            )
             loaders = [t for _, t in walk(settings) if t.get('type') == 'LoadImageFromFile']
-            job = Job(part, model_classes(self.cfg.get('model')), input_channels(self.cfg),
-                      bool(loaders), all(t.get('color_type', 'color') == 'color' for t in loaders))
-            for sample in check_samples(job, self.processes, lambda found, total: self.progress(
-                    found, f'Checking {split}', total)):
+            job = Job(
+                part,
+                model_classes(self.cfg.get('model')),
+                input_channels(self.cfg),
+                bool(loaders),
+                all(t.get('color_type', 'color') == 'color' for t in loaders),
+            )
+            for sample in check_samples(
+                job,
+                self.processes,
+                lambda found, total: self.progress(found, f'Checking {split}', total),
+            ):
                 problems += sample.problems
                 self.keep(split, sample)
                 shapes.add(sample.shape)

@@ -8,6 +8,7 @@ that are there twice, and scores the truth by the config's own evaluator, which 
 Draws 16 training samples as the model sees them. Ends with status 1 if training would fail or
 learn something wrong. train and test run the fast part of it.
 """
+
 import multiprocessing
 from collections import Counter
 from pathlib import Path
@@ -24,27 +25,40 @@ from .models import load_config
 
 
 def add_arguments(parser):
-    parser.add_argument('--processes', type=int, default=multiprocessing.cpu_count(),
-                        help='that read the data (default: one a core)')
+    parser.add_argument(
+        '--processes',
+        type=int,
+        default=multiprocessing.cpu_count(),
+        help='that read the data (default: one a core)',
+    )
     options.add(parser, 'config', *options.JOB)
 
 
 def run(args):
     args.no_check = True  # all of it comes now
     cfg = load_config(args, splits=['train', 'val'])
-    whole = Whole(cfg, Path(cfg.work_dir, 'mended'), args.processes,
-                  lambda items, words, total: track(items, words, total))
+    whole = Whole(
+        cfg,
+        Path(cfg.work_dir, 'mended'),
+        args.processes,
+        lambda items, words, total: track(items, words, total),
+    )
     problems = whole.run()
     for problem in problems:
         print(f'{problem.severity}: {problem.where} {problem.text}')
     counts = Counter(problem.severity for problem in problems)
     if not counts['error'] and 'train' in whole.datasets:
         dataset, sheet = whole.datasets['train'], Path(cfg.work_dir, 'samples.png')
-        settings = (cfg.get('model') or {}).get('data_preprocessor') or cfg.get(
-            'data_preprocessor') or {}
+        settings = (
+            (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+        )
         with scope_of(cfg), quiet():
-            draw_sheet(dataset, dataset.metainfo['classes'],
-                       settings.get('bgr_to_rgb') or settings.get('to_rgb'), sheet)
+            draw_sheet(
+                dataset,
+                dataset.metainfo['classes'],
+                settings.get('bgr_to_rgb') or settings.get('to_rgb'),
+                sheet,
+            )
         print(f'samples as the model sees them: {sheet}')
     print(f'{whole.count} samples, {counts["error"]} errors, {counts["warning"]} warnings')
     if counts['error']:

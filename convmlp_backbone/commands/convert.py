@@ -5,6 +5,7 @@
 OUT ends in .pth or .safetensors. It gets the weights, of their moving average if there is one, and
 the class names; the optimizer and all else that only training needs stays behind.
 """
+
 from ..checkpoints import (
     CheckpointError,
     describe,
@@ -18,9 +19,10 @@ from ..checkpoints import (
 from . import options
 
 NAMES = {
-    'timm': 'backbone and classifier by their published names, which are timm\'s too',
+    'timm': "backbone and classifier by their published names, which are timm's too",
     'backbone': 'the same without the classifier: for init_cfg',
-    'mm': 'backbone alone, as part of a detector or segmentor: behind "backbone."'}
+    'mm': 'backbone alone, as part of a detector or segmentor: behind "backbone."',
+}
 
 
 def rename(state_dict, names):
@@ -31,12 +33,16 @@ def rename(state_dict, names):
     if names == 'mm':
         return {f'backbone.{name}': tensor for name, tensor in weights.items()}
     if names == 'timm':
-        head = {name: state_dict[prefix + name]
-                for name in ('norm.weight', 'norm.bias', 'head.weight', 'head.bias')
-                if prefix + name in others}
+        head = {
+            name: state_dict[prefix + name]
+            for name in ('norm.weight', 'norm.bias', 'head.weight', 'head.bias')
+            if prefix + name in others
+        }
         if len(head) < 4:
-            raise CheckpointError(f'no classifier in the file, which holds {describe(state_dict)}; '
-                                  '--names backbone does without')
+            raise CheckpointError(
+                f'no classifier in the file, which holds {describe(state_dict)}; '
+                '--names backbone does without'
+            )
         weights.update(head)
     return weights
 
@@ -44,8 +50,12 @@ def rename(state_dict, names):
 def add_arguments(parser):
     parser.add_argument('source', metavar='IN', help='path, URL or convmlp://NAME')
     parser.add_argument('target', metavar='OUT', help='new file; its ending chooses the format')
-    parser.add_argument('--names', choices=NAMES, help='; '.join(
-        f'{key}: {text}' for key, text in NAMES.items()) + ' (default: names as they are)')
+    parser.add_argument(
+        '--names',
+        choices=NAMES,
+        help='; '.join(f'{key}: {text}' for key, text in NAMES.items())
+        + ' (default: names as they are)',
+    )
     parser.add_argument('--half', action='store_true', help='16-bit floating point numbers')
     options.add(parser, '--trust')
 
@@ -53,8 +63,10 @@ def add_arguments(parser):
 def run(args):
     checkpoint = load(args.source, args.trust)
     wrapper, state_dict = unwrap(checkpoint)
-    print(f'read    {shown(args.source)}: {describe(state_dict)}'
-          + (f', in {wrapper}' if wrapper else ''))
+    print(
+        f'read    {shown(args.source)}: {describe(state_dict)}'
+        + (f', in {wrapper}' if wrapper else '')
+    )
     new = rename(state_dict, args.names) if args.names else state_dict
     if args.half:
         new = {n: v.half() if v.is_floating_point() else v for n, v in new.items()}

@@ -11,6 +11,7 @@ decoding, NMS and mask heads are inside. docs/deploy.md tells what it gives. `co
 Before the file gets its name it is compared with the toolbox's own predictions, in several sizes
 and batches, on photos: those of --images, else of the config's test data set, else generated ones.
 """
+
 import copy
 import time
 from pathlib import Path
@@ -34,11 +35,16 @@ def add_arguments(parser):
     options.add(parser, 'model', help='s, m, l, or a config')
     parser.add_argument('out', type=Path, metavar='FILE', help='a file that does not exist')
     parser.add_argument('--checkpoint', help='weights; default: random ones')
-    parser.add_argument('--images', nargs='+', metavar='IMAGE_OR_FOLDER',
-                        help='photos with objects, to compare on')
-    parser.add_argument('--normalised', action='store_true', help='the file takes floats '
-                        '(N, 3, height, width), normalised as in training, instead of RGB images; '
-                        'backbones always do')
+    parser.add_argument(
+        '--images', nargs='+', metavar='IMAGE_OR_FOLDER', help='photos with objects, to compare on'
+    )
+    parser.add_argument(
+        '--normalised',
+        action='store_true',
+        help='the file takes floats '
+        '(N, 3, height, width), normalised as in training, instead of RGB images; '
+        'backbones always do',
+    )
     options.add(parser, '--data-root', '--cfg-options', '--trust')
 
 
@@ -61,8 +67,10 @@ def photos(args, cfg):
     """Up to four photos, and where they come from."""
     dataset = test_dataset(cfg)
     prefix = dataset.get('data_prefix') or ''
-    folder = Path(args.data_root or dataset.get('data_root') or '', next(
-        iter(prefix.values())) if isinstance(prefix, dict) else prefix)
+    folder = Path(
+        args.data_root or dataset.get('data_root') or '',
+        next(iter(prefix.values())) if isinstance(prefix, dict) else prefix,
+    )
     own = bool(cfg) and own_loaders(cfg)
     if args.images or dataset.get('data_root') and folder.is_dir() and not own:
         found = find(args.images or [folder], recursive=True)
@@ -79,8 +87,11 @@ def run(args):
         raise UserError(f'{args.out} exists already: give another name or remove it')
     model, cfg, preprocessor, meta = load(args)
     images, kind = photos(args, cfg)
-    module = exportable(copy.deepcopy(model), preprocessor,
-                        args.normalised or model is getattr(model, 'backbone', model))
+    module = exportable(
+        copy.deepcopy(model),
+        preprocessor,
+        args.normalised or model is getattr(model, 'backbone', model),
+    )
     facts = facts_of(cfg, module, meta)
     print(f'exporting {args.model}, a minute or two', flush=True)
     start = time.time()
@@ -89,13 +100,20 @@ def run(args):
         found = 0
         for row in agreement(model, open_file(part), images):
             found += row.found or 0
-            print(f'{row.batch} x {row.height} x {row.width}: '
-                  + (f'{row.found} objects, ' if row.found is not None else '')
-                  + ', '.join(f'{name} differ by {value:.1e}'
-                              for name, value in row.differences.items()), flush=True)
+            print(
+                f'{row.batch} x {row.height} x {row.width}: '
+                + (f'{row.found} objects, ' if row.found is not None else '')
+                + ', '.join(
+                    f'{name} differ by {value:.1e}' for name, value in row.differences.items()
+                ),
+                flush=True,
+            )
     if 'counts' in facts['outputs'] and not found:
-        print('No object in any of these images: boxes and scores were not compared. Give '
-              'trained weights, --checkpoint, and --images with objects.')
-    size = sum(path.stat().st_size for path in (args.out, args.out.with_suffix('.bin'))
-               if path.exists())
+        print(
+            'No object in any of these images: boxes and scores were not compared. Give '
+            'trained weights, --checkpoint, and --images with objects.'
+        )
+    size = sum(
+        path.stat().st_size for path in (args.out, args.out.with_suffix('.bin')) if path.exists()
+    )
     print(f'{args.out}: {size / 1e6:.1f} MB, {facts["task"]}, any batch, height and width')

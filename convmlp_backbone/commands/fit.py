@@ -6,6 +6,7 @@ It takes COCO, YOLO and Pascal VOC annotations, masks beside images, and a folde
 The config, work_dirs/NAME/config.py, tells in comments why each value was taken, and can be edited.
 The same command again goes on with what was interrupted.
 """
+
 import json
 import os
 import subprocess
@@ -28,26 +29,55 @@ from .models import building, load_config
 
 
 def add_arguments(parser):
-    parser.add_argument('folder', type=Path, help='folder with images and labels').complete = (
-        options.FOLDER)
-    parser.add_argument('--minutes', type=float, default=15, metavar='N',
-                        help='how long the training may take (default: 15)')
-    parser.add_argument('--task', choices=TASKS, help='what is to be found (default: what the '
-                        'labels are good for in the time)')
-    parser.add_argument('--weights', metavar='FILE', help='weights to start from: a file, '
-                        'convmlp://NAME, "published" or "none" (default: the published ones, if '
-                        'they can be had)')
-    parser.add_argument('--classes', nargs='+', metavar='NAME', help='the classes to learn, or the '
-                        'names of those that the masks number')
-    parser.add_argument('--unlabelled', type=int, metavar='VALUE', help='the value in masks that '
-                        'stands for no class')
+    parser.add_argument(
+        'folder', type=Path, help='folder with images and labels'
+    ).complete = options.FOLDER
+    parser.add_argument(
+        '--minutes',
+        type=float,
+        default=15,
+        metavar='N',
+        help='how long the training may take (default: 15)',
+    )
+    parser.add_argument(
+        '--task',
+        choices=TASKS,
+        help='what is to be found (default: what the labels are good for in the time)',
+    )
+    parser.add_argument(
+        '--weights',
+        metavar='FILE',
+        help='weights to start from: a file, '
+        'convmlp://NAME, "published" or "none" (default: the published ones, if '
+        'they can be had)',
+    )
+    parser.add_argument(
+        '--classes',
+        nargs='+',
+        metavar='NAME',
+        help='the classes to learn, or the names of those that the masks number',
+    )
+    parser.add_argument(
+        '--unlabelled',
+        type=int,
+        metavar='VALUE',
+        help='the value in masks that stands for no class',
+    )
     parser.add_argument('--dry-run', action='store_true', help='stop when the config is written')
-    parser.add_argument('--no-export', action='store_true', help='write no model.onnx at the end, '
-                        'as convmlp export does, which takes some minutes more')
-    parser.add_argument('--force', action='store_true', help='train in spite of what is wrong with '
-                        'the data')
-    options.add(parser, '--work-dir', help='folder for config, logs and checkpoints (default: '
-                'work_dirs/NAME_OF_THE_FOLDER)')
+    parser.add_argument(
+        '--no-export',
+        action='store_true',
+        help='write no model.onnx at the end, '
+        'as convmlp export does, which takes some minutes more',
+    )
+    parser.add_argument(
+        '--force', action='store_true', help='train in spite of what is wrong with the data'
+    )
+    options.add(
+        parser,
+        '--work-dir',
+        help='folder for config, logs and checkpoints (default: work_dirs/NAME_OF_THE_FOLDER)',
+    )
     options.add(parser, '--trust')
 
 
@@ -57,15 +87,26 @@ def run(args):
         raise UserError(f'--minutes {args.minutes:g}: expected more than 0')
     folder = args.folder.resolve()
     work_dir = Path(args.work_dir or Path('work_dirs', folder.name))
-    asked = dict(folder=str(folder), minutes=args.minutes, task=args.task, weights=args.weights,
-                 classes=args.classes, unlabelled=args.unlabelled)
+    asked = dict(
+        folder=str(folder),
+        minutes=args.minutes,
+        task=args.task,
+        weights=args.weights,
+        classes=args.classes,
+        unlabelled=args.unlabelled,
+    )
     state = work_dir / 'fit.json'
     before = json.loads(state.read_text()) if state.is_file() else None
     if before and before['asked'] != asked:
-        other = [f'{key} {before["asked"].get(key)}' for key in asked
-                 if before['asked'].get(key) != asked[key]]
-        raise UserError(f'{work_dir} is of another fit ({", ".join(other)}): give --work-dir, or '
-                        f'remove it: rm -r {work_dir}')
+        other = [
+            f'{key} {before["asked"].get(key)}'
+            for key in asked
+            if before['asked'].get(key) != asked[key]
+        ]
+        raise UserError(
+            f'{work_dir} is of another fit ({", ".join(other)}): give --work-dir, or '
+            f'remove it: rm -r {work_dir}'
+        )
     if before is None:
         config = prepare(args, folder, work_dir)
         with whole_file(state) as file:
@@ -90,9 +131,11 @@ def prepare(args, folder: Path, work_dir: Path) -> Path:
     """Look at the data and write the config; what is found is told."""
     found, looks = look_at(folder, args.task, args.unlabelled, args.classes, args.force)
     counts = ', '.join(f'{len(found.images(split))} {split}' for split in found.splits)
-    print(f'{folder}: {found.layout}, {counts} images; {len(found.names)} '
-          f'{"class" if len(found.names) == 1 else "classes"}: '
-          f'{", ".join(found.names[:8])}{", ..." if len(found.names) > 8 else ""}')
+    print(
+        f'{folder}: {found.layout}, {counts} images; {len(found.names)} '
+        f'{"class" if len(found.names) == 1 else "classes"}: '
+        f'{", ".join(found.names[:8])}{", ..." if len(found.names) > 8 else ""}'
+    )
     for note in found.notes:
         print(f'  {note}')
     for text in found.errors:
@@ -102,8 +145,9 @@ def prepare(args, folder: Path, work_dir: Path) -> Path:
         raise UserError(f'training would be in vain: {one} (--force trains all the same)')
     told = len(found.notes)
     with building(str(work_dir / 'config.py')):
-        plan, config = make_config(found, looks, work_dir, args.minutes, args.weights,
-                                   or_boxes=args.task is None)
+        plan, config = make_config(
+            found, looks, work_dir, args.minutes, args.weights, or_boxes=args.task is None
+        )
     for note in found.notes[told:]:
         print(f'  {note}')
     for name in ('lr', 'scale', 'anchors', 'crop', 'val', 'batch', 'iterations'):
@@ -131,10 +175,12 @@ def train(args, config: Path) -> Path:
     load_model(runner.model, str(best))
     metrics = runner.test()
     minutes = (time.monotonic() - start) / 60
-    text = ', '.join(f'{name} {value:.3f}' for name, value in metrics.items()
-                     if isinstance(value, Real))
-    print(f'{minutes:.1f} minutes; {best}: '
-          f'{text or "it finds nothing yet; give it more --minutes"}')
+    text = ', '.join(
+        f'{name} {value:.3f}' for name, value in metrics.items() if isinstance(value, Real)
+    )
+    print(
+        f'{minutes:.1f} minutes; {best}: {text or "it finds nothing yet; give it more --minutes"}'
+    )
     return best
 
 
@@ -145,8 +191,13 @@ def export(config: Path, checkpoint: str | Path, out: Path):
     command = ['export', str(config), str(out), '--checkpoint', str(checkpoint)]
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', '-m', 'convmlp_backbone', *command],
-        env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, (
-            str(PACKAGE.parent), os.environ.get('PYTHONPATH'))))})
+        env={
+            **os.environ,
+            'PYTHONPATH': os.pathsep.join(
+                filter(None, (str(PACKAGE.parent), os.environ.get('PYTHONPATH')))
+            ),
+        },
+    )
     if done.returncode:
         print(f'not exported; the model is {checkpoint}. Again: convmlp {" ".join(command)}')
 

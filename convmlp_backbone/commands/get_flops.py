@@ -7,6 +7,7 @@
 
 Needs no data and no weights, and computes shapes only.
 """
+
 import csv
 import sys
 
@@ -24,7 +25,8 @@ from .photo import input_channels
 NOT_COUNTED = (
     'MACs: convolutions, linear layers and matrix products for one image. Not counted: biases, '
     'norms, activations, sums, pooling, resizing, RoIAlign, box decoding, NMS, and operators from '
-    'outside PyTorch such as deformable convolution.')
+    'outside PyTorch such as deformable convolution.'
+)
 
 
 def fix_proposals(model):
@@ -32,6 +34,7 @@ def fix_proposals(model):
 
     Otherwise their number would depend on the weights and the image.
     """
+
     def propose(feats, *args, **kwargs):
         model.rpn_head(feats)
         return [InstanceData(bboxes=feats[0].new_zeros(model.test_cfg.rpn.max_per_img, 4))]
@@ -39,7 +42,8 @@ def fix_proposals(model):
     def pool(extractor):
         size = extractor.roi_layers[0].output_size
         return lambda feats, rois, *args, **kwargs: feats[0].new_zeros(
-            len(rois), extractor.out_channels, *size)
+            len(rois), extractor.out_channels, *size
+        )
 
     model.rpn_head.predict = propose
     for module in model.roi_head.modules():
@@ -64,26 +68,42 @@ def count(model, shape):
     if getattr(model, 'with_rpn', False) and hasattr(model, 'roi_head'):
         fix_proposals(model)
     image = torch.empty(1, input_channels(model), *shape, device='meta')
-    inputs = image,
+    inputs = (image,)
     if isinstance(model, BaseModel):
-        inputs = image, [BaseDataElement(metainfo=dict(
-            img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape))]
+        inputs = (
+            image,
+            [
+                BaseDataElement(
+                    metainfo=dict(
+                        img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape
+                    )
+                )
+            ],
+        )
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model.to('meta')(*inputs)
     except (AssertionError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise UserError(f'{type(model).__name__} does not take a made-up image of {shape[0]}x'
-                        f'{shape[1]}: {str(error).splitlines()[0]}') from None
-    called = {name.partition('.')[2]: sum(flops.values()) // 2  # two FLOPs a MAC
-              for name, flops in counter.get_flop_counts().items() if name != 'Global'}
+        raise UserError(
+            f'{type(model).__name__} does not take a made-up image of {shape[0]}x'
+            f'{shape[1]}: {str(error).splitlines()[0]}'
+        ) from None
+    called = {
+        name.partition('.')[2]: sum(flops.values()) // 2  # two FLOPs a MAC
+        for name, flops in counter.get_flop_counts().items()
+        if name != 'Global'
+    }
 
     def macs(name, module):
         # MMDetection calls some heads by their forward(), past the counter; their parts it sees.
         return called.get(name) or sum(
-            macs(f'{name}.{child}', part) for child, part in module.named_children())
+            macs(f'{name}.{child}', part) for child, part in module.named_children()
+        )
 
-    table = {name: (sum(p.numel() for p in module.parameters()), macs(name, module))
-             for name, module in model.named_modules()}
+    table = {
+        name: (sum(p.numel() for p in module.parameters()), macs(name, module))
+        for name, module in model.named_modules()
+    }
     return {**table, '': (table[''][0], counter.get_total_flops() // 2)}
 
 
@@ -91,10 +111,15 @@ def modules_table(name, shape, depth):
     """Header and rows of the table of one model down to a depth of its modules, and (C, H, W)."""
     model, default_shape = build_model(name)
     counts = count(model, shape or default_shape)
-    return ['module', 'parameters', 'MACs'], [
-        [module or type(model).__name__, *numbers] for module, numbers in counts.items()
-        if any(numbers) and (not module or module.count('.') < depth)], (
-            input_channels(model), *(shape or default_shape))
+    return (
+        ['module', 'parameters', 'MACs'],
+        [
+            [module or type(model).__name__, *numbers]
+            for module, numbers in counts.items()
+            if any(numbers) and (not module or module.count('.') < depth)
+        ],
+        (input_channels(model), *(shape or default_shape)),
+    )
 
 
 def ablation_table(size, shape):
@@ -108,11 +133,15 @@ def ablation_table(size, shape):
 
 def format_table(header, rows, markdown):
     """Lines of a table with numbers aligned to the right, MACs in G."""
-    cells = [header, *([name, f'{parameters:,}', f'{macs / 1e9:.3f} G']
-                       for name, parameters, macs in rows)]
+    cells = [
+        header,
+        *([name, f'{parameters:,}', f'{macs / 1e9:.3f} G'] for name, parameters, macs in rows),
+    ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [[name.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))]
-             for name, *rest in cells]
+    lines = [
+        [name.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))]
+        for name, *rest in cells
+    ]
     if not markdown:
         return ['  '.join(line) for line in lines]
     rule = ['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])]
@@ -121,12 +150,19 @@ def format_table(header, rows, markdown):
 
 def add_arguments(parser):
     options.add(parser, 'model')
-    options.add(parser, '--shape', help='height and width of the image, or one number for both '
-                '(default: 224 for classifiers and backbones, 512 for segmentors, 800 1280 for '
-                'detectors)')
+    options.add(
+        parser,
+        '--shape',
+        help='height and width of the image, or one number for both '
+        '(default: 224 for classifiers and backbones, 512 for segmentors, 800 1280 for '
+        'detectors)',
+    )
     parser.add_argument('--depth', type=int, default=2, help='levels of modules (default 2)')
-    parser.add_argument('--ablation', action='store_true',
-                        help='one row for a size of ConvMLP and each of its parts turned off')
+    parser.add_argument(
+        '--ablation',
+        action='store_true',
+        help='one row for a size of ConvMLP and each of its parts turned off',
+    )
     style = parser.add_mutually_exclusive_group()
     style.add_argument('--csv', action='store_true', help='all digits, for spreadsheets')
     style.add_argument('--markdown', action='store_true', help='a table for a page')
@@ -138,8 +174,11 @@ def run(args):
     if args.ablation and args.model not in ('s', 'm', 'l'):
         raise UserError(f'--ablation {args.model}: expected s, m or l')
 
-    header, rows, shape = (ablation_table(args.model, shape) if args.ablation
-                           else modules_table(args.model, shape, args.depth))
+    header, rows, shape = (
+        ablation_table(args.model, shape)
+        if args.ablation
+        else modules_table(args.model, shape, args.depth)
+    )
     if args.csv:
         csv.writer(sys.stdout, lineterminator='\n').writerows([header, *rows])
         return

@@ -8,6 +8,7 @@ or convmlp://NAME.
   convmlp grad_cam photo.jpg resnet50=pretrained convmlp_m=pretrained
   convmlp grad_cam photo.jpg convmlp_s_imagenet=convmlp://convmlp_s_imagenet.pth
 """
+
 import torch
 
 from ..errors import UserError
@@ -37,15 +38,20 @@ def heat_map(model, x, number=None):
         layer = model.get_submodule(model.feature_info[-1]['module'])
         channels = model.feature_info[-1]['num_chs']
     features = []
-    hook = layer.register_forward_hook(lambda module, inputs, output: features.append(
-        output if torch.is_tensor(output) else output[-1]))
+    hook = layer.register_forward_hook(
+        lambda module, inputs, output: features.append(
+            output if torch.is_tensor(output) else output[-1]
+        )
+    )
     logits = model(x)[0]
     hook.remove()
     maps, probabilities = features[0], logits.softmax(0).detach()
     shape = tuple(maps.shape)
     if len(shape) != 4 or shape[1] != (channels or shape[1]):
-        raise UserError(f'{type(model).__name__}: its last features are {shape}, expected a map '
-                        '(N, channels, height, width)')
+        raise UserError(
+            f'{type(model).__name__}: its last features are {shape}, expected a map '
+            '(N, channels, height, width)'
+        )
     number = int(probabilities.argmax()) if number is None else number
     if not 0 <= number < len(probabilities):
         raise UserError(f'--target-class {number}: expected 0 to {len(probabilities) - 1}')
@@ -57,8 +63,11 @@ def heat_map(model, x, number=None):
 def compute(spec, photo, shape=None, number=None):
     """Title, photo as fed and heat map of MODEL or MODEL=CHECKPOINT."""
     model, name, size, weights = open_model(spec)
-    if not (getattr(model, 'num_classes', 0) if hasattr(model, 'default_cfg')
-            else getattr(model, 'head', None)):
+    if not (
+        getattr(model, 'num_classes', 0)
+        if hasattr(model, 'default_cfg')
+        else getattr(model, 'head', None)
+    ):
         raise UserError(f'{name} is no classifier, such as convmlp_s, resnet50 or a config of one')
     photo = fit_photo(photo, model, size, shape)
     heat, number, probability = heat_map(model, to_input(photo, model), number)
@@ -68,16 +77,27 @@ def compute(spec, photo, shape=None, number=None):
 def draw(results, file):
     """The photo, and beside it every model's heat map over it."""
     from matplotlib.figure import Figure
+
     width, height = results[0][1].size
-    figure = Figure(figsize=(3.2 * (len(results) + 1), 3.2 * height / width + 0.6), dpi=150,
-                    layout='constrained')
+    figure = Figure(
+        figsize=(3.2 * (len(results) + 1), 3.2 * height / width + 0.6),
+        dpi=150,
+        layout='constrained',
+    )
     panels = figure.subplots(1, len(results) + 1)
     panels[0].imshow(results[0][1])
     panels[0].set_title('image', fontsize=10)
     for axes, (title, photo, heat) in zip(panels[1:], results, strict=True):
         axes.imshow(photo.convert('L'), cmap='gray')
-        axes.imshow(heat, cmap='inferno', alpha=0.55, interpolation='bilinear', vmin=0, vmax=1,
-                    extent=(0, photo.width, photo.height, 0))
+        axes.imshow(
+            heat,
+            cmap='inferno',
+            alpha=0.55,
+            interpolation='bilinear',
+            vmin=0,
+            vmax=1,
+            extent=(0, photo.width, photo.height, 0),
+        )
         axes.set_title(title, fontsize=10)
     for axes in panels:
         axes.axis('off')
@@ -87,8 +107,12 @@ def draw(results, file):
 def add_arguments(parser):
     options.add(parser, 'image', 'models', '--shape')
     options.add(parser, '--out', default='work_dirs/grad_cam.png')
-    parser.add_argument('--target-class', type=int, metavar='N',
-                        help='number of a class (default: the one that a model finds most likely)')
+    parser.add_argument(
+        '--target-class',
+        type=int,
+        metavar='N',
+        help='number of a class (default: the one that a model finds most likely)',
+    )
 
 
 def run(args):

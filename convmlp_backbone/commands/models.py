@@ -1,4 +1,5 @@
 """The one road from what a command is given to a model or a job: find, read, check, build."""
+
 import os
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -42,8 +43,7 @@ def checked_config(name: str, options: dict | None = None) -> Config:
     return cfg
 
 
-def load_config(args: Namespace, splits: Sequence[str],
-                checkpoint: str | None = None) -> Config:
+def load_config(args: Namespace, splits: Sequence[str], checkpoint: str | None = None) -> Config:
     """The config that the command line asks for, checked and fitted to this machine.
 
     Args:
@@ -59,12 +59,14 @@ def load_config(args: Namespace, splits: Sequence[str],
     check_data(cfg, splits)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg.launcher = args.launcher
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(
-        Path('work_dirs', Path(args.config).stem))
+    cfg.work_dir = (
+        args.work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(args.config).stem))
+    )
     fit_loaders(cfg)
     if not args.no_check:
-        require(cfg, splits,
-                dataset_meta(checkpoint, cfg.work_dir, args.trust) if checkpoint else None)
+        require(
+            cfg, splits, dataset_meta(checkpoint, cfg.work_dir, args.trust) if checkpoint else None
+        )
     if get_device() == 'cpu':
         fit_to_cpu(cfg)
     return cfg
@@ -89,22 +91,26 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
         for dataset in datasets(cfg.get(f'{split}_dataloader')):
             root = dataset.data_root or ''
             prefixes = dataset.get('data_prefix') or {}
-            parts = [dataset.get('ann_file'),
-                     *(prefixes.values() if isinstance(prefixes, dict) else [prefixes])]
+            parts = [
+                dataset.get('ann_file'),
+                *(prefixes.values() if isinstance(prefixes, dict) else [prefixes]),
+            ]
             for path in [root, *(os.path.join(root, part) for part in parts if part)]:
                 if '://' not in path and path and not os.path.exists(path):
                     source = cfg.get('data_source')
                     raise UserError(
                         f'the {split} data set is not there: {os.path.abspath(path)}. '
                         + (f'Get {source}. ' if source else '')
-                        + 'If you have it elsewhere: --data-root DIR.')
+                        + 'If you have it elsewhere: --data-root DIR.'
+                    )
 
 
 def check_checkpoint(path: str) -> None:
     """Raise where ``path`` is a local file that does not exist."""
     if '://' not in path and not os.path.isfile(path):
-        raise UserError(f'no checkpoint {os.path.abspath(path)}; convmlp train writes them to '
-                        'its --work-dir')
+        raise UserError(
+            f'no checkpoint {os.path.abspath(path)}; convmlp train writes them to its --work-dir'
+        )
 
 
 @contextmanager
@@ -123,8 +129,10 @@ def image_shape(numbers: list[int]) -> tuple[int, int]:
     """Height and width from the numbers after ``--shape``: both, or one for both."""
     shape = tuple(numbers * 2 if len(numbers) == 1 else numbers)
     if len(shape) != 2 or min(shape) < 1:
-        raise UserError(f'--shape {" ".join(map(str, numbers))}: expected height and width, or one '
-                        'number for both, in pixels')
+        raise UserError(
+            f'--shape {" ".join(map(str, numbers))}: expected height and width, or one '
+            'number for both, in pixels'
+        )
     return shape
 
 
@@ -150,6 +158,7 @@ def build_model(name: str, pretrained: bool = False) -> tuple[nn.Module, tuple[i
         import timm
 
         import convmlp_backbone.timm_models  # noqa: F401  registers convmlp_s and so on
+
         if timm.is_model(name):
             model = timm.create_model(name, pretrained=pretrained).eval()
             return model, model.default_cfg['input_size'][1:]
@@ -160,8 +169,9 @@ def build_model(name: str, pretrained: bool = False) -> tuple[nn.Module, tuple[i
     try:
         path = find_config(name)
     except UserError as error:
-        raise UserError(f'{name} is no timm model, none of {", ".join(NAMES[:5])} (or m, l), and '
-                        f'{error}') from None
+        raise UserError(
+            f'{name} is no timm model, none of {", ".join(NAMES[:5])} (or m, l), and {error}'
+        ) from None
     cfg = checked_config(path)
     return build_from_config(cfg), SHAPES.get(cfg.get('default_scope'), (224, 224))
 
@@ -193,7 +203,7 @@ def open_model(spec: str) -> tuple[nn.Module, str, tuple[int, int], str]:
         return model, name, size, words  # timm has loaded them
     if source == 'pretrained':
         if name not in ARCHS:
-            raise UserError(f'{name}=pretrained: only s, m, l and timm\'s models have such weights')
+            raise UserError(f"{name}=pretrained: only s, m, l and timm's models have such weights")
         source = f'convmlp://convmlp_{name}_imagenet.pth'
     if name in NAMES:
         load_backbone(model, source)

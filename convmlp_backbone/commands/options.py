@@ -1,4 +1,5 @@
 """The options that commands share, each described once."""
+
 from pathlib import Path
 from typing import Any
 
@@ -16,36 +17,76 @@ OPTIONS = {
     'image': dict(help='a photo', complete=FILE),
     'model': dict(metavar='MODEL', help='s, m, l, a config or one of timm', complete=CONFIG),
     'models': dict(nargs='+', metavar='MODEL[=CHECKPOINT]', help='see above', complete=CONFIG),
-    '--amp': dict(nargs='?', const='on', choices=CHOICES, help='mixed precision: bf16, fp16, the '
-                  'one that suits this machine (--amp alone), or that, if any (auto)'),
-    '--cfg-options': dict(nargs='+', action=DictAction, metavar='KEY=VALUE', help='change entries '
-                          'of the config, such as train_cfg.max_epochs=24'),
-    '--data-root': dict(metavar='DIR', help='folder of the data set, instead of the config\'s',
-                        complete=FOLDER),
+    '--amp': dict(
+        nargs='?',
+        const='on',
+        choices=CHOICES,
+        help='mixed precision: bf16, fp16, the '
+        'one that suits this machine (--amp alone), or that, if any (auto)',
+    ),
+    '--cfg-options': dict(
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change entries of the config, such as train_cfg.max_epochs=24',
+    ),
+    '--data-root': dict(
+        metavar='DIR', help="folder of the data set, instead of the config's", complete=FOLDER
+    ),
     '--device': dict(help='cpu, cuda:0, ... (default: the GPU if there is one)'),
-    '--fuse': dict(action='store_true', help='fold the norms of the backbone and run its fused '
-                   'layers: the same predictions, sooner'),
-    '--json': dict(action='store_true', help='print the answer as JSON, for a program, and nothing '
-                   'else on the standard output'),
-    '--launcher': dict(choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
-                       help='how the processes of a distributed job were started'),
+    '--fuse': dict(
+        action='store_true',
+        help='fold the norms of the backbone and run its fused '
+        'layers: the same predictions, sooner',
+    ),
+    '--json': dict(
+        action='store_true',
+        help='print the answer as JSON, for a program, and nothing else on the standard output',
+    ),
+    '--launcher': dict(
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how the processes of a distributed job were started',
+    ),
     # torch.distributed.launch of old passes it; torchrun sets the variable instead.
     '--local_rank': dict(type=int, default=0, help='of torch.distributed.launch'),
     '--no-check': dict(action='store_true', help='do not check config and data first'),
-    '--out': dict(type=Path, metavar='FILE.png', help='the picture (default: %(default)s)',
-                  complete=FILE),
-    '--out-dir': dict(metavar='DIR', help='folder for the results (default: %(default)s)',
-                      complete=FOLDER),
-    '--precision': dict(choices=['f32', 'bf16'], help='of an exported file: bfloat16 in OpenVINO, '
-                        'sooner on a processor with units for it (default f32)'),
-    '--shape': dict(nargs='+', type=int, metavar='N', help='height and width of the image in '
-                    'pixels, or one number for both'),
-    '--trust': dict(action='store_true', help='run the code that checkpoints hold, if any '
-                    '(default: refuse such files)'),
-    '--work-dir': dict(metavar='DIR', help='folder for logs and checkpoints (default: '
-                       'work_dirs/NAME_OF_THE_CONFIG)', complete=FOLDER)}
-JOB = ('--work-dir', '--data-root', '--cfg-options', '--launcher', '--local_rank', '--trust',
-       '--no-check')
+    '--out': dict(
+        type=Path, metavar='FILE.png', help='the picture (default: %(default)s)', complete=FILE
+    ),
+    '--out-dir': dict(
+        metavar='DIR', help='folder for the results (default: %(default)s)', complete=FOLDER
+    ),
+    '--precision': dict(
+        choices=['f32', 'bf16'],
+        help='of an exported file: bfloat16 in OpenVINO, '
+        'sooner on a processor with units for it (default f32)',
+    ),
+    '--shape': dict(
+        nargs='+',
+        type=int,
+        metavar='N',
+        help='height and width of the image in pixels, or one number for both',
+    ),
+    '--trust': dict(
+        action='store_true',
+        help='run the code that checkpoints hold, if any (default: refuse such files)',
+    ),
+    '--work-dir': dict(
+        metavar='DIR',
+        help='folder for logs and checkpoints (default: work_dirs/NAME_OF_THE_CONFIG)',
+        complete=FOLDER,
+    ),
+}
+JOB = (
+    '--work-dir',
+    '--data-root',
+    '--cfg-options',
+    '--launcher',
+    '--local_rank',
+    '--trust',
+    '--no-check',
+)
 
 
 def add(parser: Any, *names: str, **changes: Any) -> None:

@@ -1,4 +1,5 @@
 """A photo, opened, scaled and normalised as the model at hand wants it."""
+
 import numpy as np
 import torch
 from mmengine.structures import BaseDataElement
@@ -57,6 +58,8 @@ def to_input(photo: Image.Image, model: nn.Module) -> torch.Tensor:
         data = dict(inputs=[pixels], data_samples=[BaseDataElement()])
         return model.data_preprocessor(data)['inputs']
     cfg = getattr(model, 'default_cfg', {})
-    mean, std = (torch.tensor(cfg.get(key, default))[:, None, None]
-                 for key, default in (('mean', MEAN), ('std', STD)))
+    mean, std = (
+        torch.tensor(cfg.get(key, default))[:, None, None]
+        for key, default in (('mean', MEAN), ('std', STD))
+    )
     return ((pixels / 255 - mean) / std)[None]

@@ -4,6 +4,7 @@
 
 Several trainings are drawn beside each other.
 """
+
 import json
 import re
 from pathlib import Path
@@ -15,11 +16,19 @@ from . import options
 COLORS = ['#D55E00', '#0072B2', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000', '#777777']
 MARKERS = ['o', 's', '^', 'D', 'v', 'P', 'X', '*']
 # What each metric that a config can report is called in public, and what it is out of.
-METRICS = {'coco/bbox_mAP': ('box mAP', 1), 'coco/segm_mAP': ('mask mAP', 1), 'mIoU': ('mIoU', 100),
-           'accuracy/top1': ('top-1', 100)}
+METRICS = {
+    'coco/bbox_mAP': ('box mAP', 1),
+    'coco/segm_mAP': ('mask mAP', 1),
+    'mIoU': ('mIoU', 100),
+    'accuracy/top1': ('top-1', 100),
+}
 DRAWN = {**METRICS, 'coco/bbox_mAP_50': ('box AP50', 1)}
-CURVES = {'loss': 'training loss', 'lr': 'learning rate', 'eta': 'time left, minutes',
-          'memory': 'GPU memory, GB'}
+CURVES = {
+    'loss': 'training loss',
+    'lr': 'learning rate',
+    'eta': 'time left, minutes',
+    'memory': 'GPU memory, GB',
+}
 
 
 def read_run(work_dir):
@@ -57,6 +66,7 @@ def draw_curves(work_dirs, file):
     """The last training of each work dir, beside each other; panels without data are left out."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
+
     runs = {Path(work_dir).name: read_run(work_dir) for work_dir in work_dirs}
     found = [key for key in CURVES if any(key in r for train, _ in runs.values() for r in train)]
     number = len(found) + 1
@@ -70,9 +80,14 @@ def draw_curves(work_dirs, file):
         for (key, (metric, whole)), marker in zip(DRAWN.items(), MARKERS, strict=False):
             points = [(r['step'], r[key] / whole) for r in val if key in r]
             if points:
-                panels[-1].plot(*zip(*points, strict=True), color=color, marker=marker, ms=5,
-                                ls='--' if 'segm' in key or '50' in key else '-',
-                                label=metric if len(runs) == 1 else f'{name}, {metric}')
+                panels[-1].plot(
+                    *zip(*points, strict=True),
+                    color=color,
+                    marker=marker,
+                    ms=5,
+                    ls='--' if 'segm' in key or '50' in key else '-',
+                    label=metric if len(runs) == 1 else f'{name}, {metric}',
+                )
     for axes, key in zip(panels, found, strict=False):
         axes.set(xlabel='iteration', ylabel=CURVES[key])
         if key == 'loss':
@@ -84,21 +99,24 @@ def draw_curves(work_dirs, file):
             axes.set_ylim(bottom=0)
             axes.ticklabel_format(axis='y', scilimits=(-3, 4))
     epochs = any('epoch' in record for train, _ in runs.values() for record in train)
-    panels[-1].set(xlabel='epoch' if epochs else 'iteration', ylabel='on validation data',
-                   ylim=(0, 1.02))
+    panels[-1].set(
+        xlabel='epoch' if epochs else 'iteration', ylabel='on validation data', ylim=(0, 1.02)
+    )
     if len(runs) == 1:
         panels[-1].legend(loc='lower right', fontsize=8)
     else:
-        figure.legend(*panels[-1].get_legend_handles_labels(), loc='outside lower center', ncols=3,
-                      fontsize=9)
+        figure.legend(
+            *panels[-1].get_legend_handles_labels(), loc='outside lower center', ncols=3, fontsize=9
+        )
     for axes in panels:
         axes.grid(alpha=0.3)
     figure.savefig(file, dpi=150)
 
 
 def add_arguments(parser):
-    parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR',
-                        help='of a training each').complete = options.FOLDER
+    parser.add_argument(
+        'work_dirs', nargs='+', metavar='WORK_DIR', help='of a training each'
+    ).complete = options.FOLDER
     options.add(parser, '--out', default='work_dirs/curves.png')
 
 

@@ -12,6 +12,7 @@ colours), and DIR/predictions.json: for a detector a list in COCO's result forma
 class names besides; for a segmentor the class names and the files DIR/pred/NAME.png, in which a
 pixel's value is the index of its class; for a classifier the five likeliest classes of every image.
 """
+
 import json
 from pathlib import Path
 
@@ -36,12 +37,21 @@ def coco_results(sample, name, image_id, category_ids, classes):
     """What a detector found in one image, in COCO's result format; boxes are x, y, w, h."""
     found = sample.pred_instances.numpy()
     results = [
-        dict(image_id=image_id, category_id=category_ids[label], score=score,
-             bbox=[x1, y1, x2 - x1, y2 - y1], file_name=name, category_name=classes[label])
+        dict(
+            image_id=image_id,
+            category_id=category_ids[label],
+            score=score,
+            bbox=[x1, y1, x2 - x1, y2 - y1],
+            file_name=name,
+            category_name=classes[label],
+        )
         for label, score, (x1, y1, x2, y2) in zip(
-            found.labels.tolist(), found.scores.tolist(), found.bboxes.tolist(), strict=True)]
+            found.labels.tolist(), found.scores.tolist(), found.bboxes.tolist(), strict=True
+        )
+    ]
     if 'masks' in found:
         from pycocotools import mask
+
         for result, pixels in zip(results, found.masks, strict=True):
             code = mask.encode(np.asfortranarray(pixels, np.uint8))
             result['segmentation'] = dict(code, counts=code['counts'].decode())
@@ -51,27 +61,47 @@ def coco_results(sample, name, image_id, category_ids, classes):
 def classification(sample, name, classes):
     """The five likeliest classes of an image."""
     scores, labels = sample.pred_score.sort(descending=True)
-    return dict(file_name=name, predictions=[
-        dict(category_id=label, category_name=classes[label], score=score)
-        for label, score in zip(labels[:5].tolist(), scores[:5].tolist(), strict=True)])
+    return dict(
+        file_name=name,
+        predictions=[
+            dict(category_id=label, category_name=classes[label], score=score)
+            for label, score in zip(labels[:5].tolist(), scores[:5].tolist(), strict=True)
+        ],
+    )
 
 
 def add_arguments(parser):
     options.add(parser, 'config', help='a config, or an exported file: then no checkpoint')
     options.add(parser, 'checkpoint')
-    parser.add_argument('images', nargs='*', metavar='IMAGES', help='see above'
-                        ).complete = options.FILE
+    parser.add_argument(
+        'images', nargs='*', metavar='IMAGES', help='see above'
+    ).complete = options.FILE
     options.add(parser, '--out-dir', required=True, help='folder for the results')
-    parser.add_argument('--ann-file', metavar='FILE.json', help='take image and category ids from '
-                        'this COCO annotation file (default: images are counted from 1, categories '
-                        'have the ids of the training file, or are counted too)')
-    parser.add_argument('--score-thr', type=float, default=0.3, metavar='X',
-                        help='draw boxes with at least this score; the file has all (default 0.3)')
+    parser.add_argument(
+        '--ann-file',
+        metavar='FILE.json',
+        help='take image and category ids from '
+        'this COCO annotation file (default: images are counted from 1, categories '
+        'have the ids of the training file, or are counted too)',
+    )
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.3,
+        metavar='X',
+        help='draw boxes with at least this score; the file has all (default 0.3)',
+    )
     parser.add_argument('--recursive', action='store_true', help='folders in folders, too')
-    parser.add_argument('--batch', type=int, default=1, metavar='N',
-                        help='images that are computed together (default 1)')
-    options.add(parser, '--device', '--cfg-options', '--fuse', '--precision', '--trust',
-                '--no-check')
+    parser.add_argument(
+        '--batch',
+        type=int,
+        default=1,
+        metavar='N',
+        help='images that are computed together (default 1)',
+    )
+    options.add(
+        parser, '--device', '--cfg-options', '--fuse', '--precision', '--trust', '--no-check'
+    )
 
 
 def load(args):
@@ -94,8 +124,9 @@ def load(args):
         keep_freed_memory()
         fit_model_to_cpu(cfg.model)
     with building(cfg.filename):
-        return CheckpointPredictor(cfg, args.checkpoint, device, args.trust, args.fuse,
-                                   not args.no_check), sources
+        return CheckpointPredictor(
+            cfg, args.checkpoint, device, args.trust, args.fuse, not args.no_check
+        ), sources
 
 
 def batches(predictor, sources, size, unreadable):
@@ -122,18 +153,23 @@ def run(args):
     category_ids = predictor.meta.get('category_ids') or range(1, len(predictor.classes) + 1)
     if args.ann_file:
         image_ids, category_ids = read_ids(
-            args.ann_file, predictor.classes, [source.path for source in sources])
+            args.ann_file, predictor.classes, [source.path for source in sources]
+        )
     out_dir, results, left_out, undrawn, number = Path(args.out_dir), [], [], [], 0
     for batch in batches(predictor, sources, args.batch, left_out):
         if args.ann_file:
-            left_out += [f'{name} has no id in {args.ann_file}' for name, file, _ in batch
-                         if file not in image_ids]
+            left_out += [
+                f'{name} has no id in {args.ann_file}'
+                for name, file, _ in batch
+                if file not in image_ids
+            ]
             batch = [part for part in batch if part[1] in image_ids]
         for (name, file, image), sample in predicted(predictor, batch, left_out):
             number += 1
             if predictor.scope == 'mmdet':
-                results += coco_results(sample, name, image_ids.get(file, number), category_ids,
-                                        predictor.classes)
+                results += coco_results(
+                    sample, name, image_ids.get(file, number), category_ids, predictor.classes
+                )
             elif predictor.scope == 'mmpretrain':
                 results.append(classification(sample, name, predictor.classes))
             else:
@@ -148,9 +184,13 @@ def run(args):
                 undrawn.append(f'{name} ({type(error).__name__}: {error})')
     path = out_dir / 'predictions.json'
     with whole_file(path) as part:
-        part.write_text(json.dumps(
-            dict(classes=list(predictor.classes), images=results) if predictor.scope == 'mmseg'
-            else results))
+        part.write_text(
+            json.dumps(
+                dict(classes=list(predictor.classes), images=results)
+                if predictor.scope == 'mmseg'
+                else results
+            )
+        )
     print(f'{number} images: {out_dir / "vis"}, {path}')
     if undrawn:
         print(f'warning: {len(undrawn)} pictures could not be drawn: {first_of(undrawn)}')

@@ -5,6 +5,7 @@
 Writes OUT-XXXXXXXX.pth with the weights, of their moving average if there is one, and the class
 names, and nothing that tells of the machine it was trained on; XXXXXXXX begins its SHA-256.
 """
+
 from ..checkpoints import describe, load, plain_meta, unwrap, write
 from . import options
 
@@ -19,6 +20,5 @@ def run(args):
     checkpoint = load(args.source, args.trust)
     state_dict = unwrap(checkpoint)[1]
     path, sha256 = write(args.target, state_dict, plain_meta(checkpoint), name_hash=True)
-    print(f'wrote {path}: {describe(state_dict)}\n'
-          f'{path.stat().st_size} bytes, SHA-256 {sha256}')
+    print(f'wrote {path}: {describe(state_dict)}\n{path.stat().st_size} bytes, SHA-256 {sha256}')
     return dict(path=str(path), bytes=path.stat().st_size, sha256=sha256)

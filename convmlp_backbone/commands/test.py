@@ -5,6 +5,7 @@
 CHECKPOINT may be a file that `convmlp export` wrote: its metrics in the same evaluation.
 On several GPUs: tools/dist_test.sh, tools/slurm_test.sh.
 """
+
 import os
 
 from mmengine.runner import Runner
@@ -20,11 +21,11 @@ from .models import building, check_checkpoint, load_config
 
 
 def add_arguments(parser):
-    options.add(parser, 'config', 'checkpoint', '--fuse', '--precision', '--json',
-                *options.JOB)
+    options.add(parser, 'config', 'checkpoint', '--fuse', '--precision', '--json', *options.JOB)
     options.add(parser, '--out', type=str, metavar='FILE.pkl', help='write the predictions to it')
-    parser.add_argument('--show-dir', metavar='DIR', help='draw the predictions into this folder'
-                        ).complete = options.FOLDER
+    parser.add_argument(
+        '--show-dir', metavar='DIR', help='draw the predictions into this folder'
+    ).complete = options.FOLDER
 
 
 def require_same_classes(cfg, args):
@@ -34,33 +35,42 @@ def require_same_classes(cfg, args):
     theirs = load(args.checkpoint).facts['classes']
     ours = dataset_metainfo(cfg).get('classes')
     if theirs and ours and list(theirs) != list(ours):
-        raise UserError(f'{args.checkpoint} knows {len(theirs)} classes, {", ".join(theirs[:3])}, '
-                        f'..., the config\'s data set {len(ours)}, {", ".join(ours[:3])}, ...')
+        raise UserError(
+            f'{args.checkpoint} knows {len(theirs)} classes, {", ".join(theirs[:3])}, '
+            f"..., the config's data set {len(ours)}, {', '.join(ours[:3])}, ..."
+        )
 
 
 def run(args):
     check_checkpoint(args.checkpoint)
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
-        raise UserError(f'--out {args.out}: expected a name that ends in .pkl; convmlp predict '
-                        'writes predictions.json')
+        raise UserError(
+            f'--out {args.out}: expected a name that ends in .pkl; convmlp predict '
+            'writes predictions.json'
+        )
     exported = is_exported(args.checkpoint)
     cfg = load_config(args, ['test'], None if exported else args.checkpoint)
     cfg.load_from, cfg.resume = None, False
     if exported:
         require_same_classes(cfg, args)
-        cfg.model = dict(type='ExportedModel', file=args.checkpoint,
-                         precision=args.precision or 'f32')
+        cfg.model = dict(
+            type='ExportedModel', file=args.checkpoint, precision=args.precision or 'f32'
+        )
     elif args.precision:
         raise UserError(f'--precision {args.precision}: only for exported files')
     if args.show_dir:
-        cfg.custom_hooks = [*(cfg.get('custom_hooks') or ()), dict(
-            type='ShowPredictionsHook', folder=os.path.abspath(args.show_dir))]
+        cfg.custom_hooks = [
+            *(cfg.get('custom_hooks') or ()),
+            dict(type='ShowPredictionsHook', folder=os.path.abspath(args.show_dir)),
+        ]
     if args.out:
         # mmdet's own metric packs masks as RLE, which would fill the disk otherwise.
         dump = 'DumpDetResults' if cfg.default_scope == 'mmdet' else 'DumpResults'
         evaluators = cfg.test_evaluator
-        cfg.test_evaluator = [*(evaluators if isinstance(evaluators, list) else [evaluators]),
-                              dict(type=dump, out_file_path=args.out)]
+        cfg.test_evaluator = [
+            *(evaluators if isinstance(evaluators, list) else [evaluators]),
+            dict(type=dump, out_file_path=args.out),
+        ]
     with building(args.config):
         runner = Runner.from_cfg(cfg)
         runner.test_loop  # noqa: B018  which builds the data sets

@@ -5,6 +5,7 @@
 Goes on with an interrupted training with --resume. On several GPUs: tools/dist_train.sh,
 tools/slurm_train.sh.
 """
+
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
@@ -17,10 +18,18 @@ from .models import building, check_checkpoint, load_config
 
 def add_arguments(parser):
     options.add(parser, 'config', '--amp', *options.JOB)
-    parser.add_argument('--auto-scale-lr', action='store_true',
-                        help='scale the learning rate to the total batch size')
-    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
-                        help='go on from this checkpoint, or from the latest of the work dir')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate to the total batch size',
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from this checkpoint, or from the latest of the work dir',
+    )
 
 
 def run(args):

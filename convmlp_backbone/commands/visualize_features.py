@@ -8,6 +8,7 @@ address or convmlp://NAME; or MODEL=pretrained, with the published ones. As in t
 
 Writes one picture per model, and one with all of them beside each other.
 """
+
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from .photo import fit_photo, open_photo, takes_one_size, to_input
 @dataclass
 class Features:
     """What is drawn of one model: levels are (name, (C, H, W) array) from fine to coarse."""
+
     title: str
     image: Image.Image
     levels: list
@@ -55,7 +57,8 @@ def compute(spec, photo, shape=None):
     title = f'{label(name)}, {weights}'
     photo = fit_photo(photo, model, size, shape)
     title += f'\nfed {photo.height}×{photo.width}' + (
-        ', the only size it takes' if takes_one_size(model) else '')
+        ', the only size it takes' if takes_one_size(model) else ''
+    )
     x = to_input(photo, model)
     with torch.no_grad():
         if hasattr(model, 'backbone'):
@@ -63,14 +66,23 @@ def compute(spec, photo, shape=None):
                 model.backbone.out_indices = range(max(model.backbone.out_indices) + 1)
             maps = model.backbone(x)
         else:
-            maps = (model.forward_intermediates(x, intermediates_only=True)
-                    if hasattr(model, 'forward_intermediates') else model(x))
+            maps = (
+                model.forward_intermediates(x, intermediates_only=True)
+                if hasattr(model, 'forward_intermediates')
+                else model(x)
+            )
     kept = one_per_size(maps)
     same_size = len({m.shape[-1] for m in maps}) == 1
-    levels = [(f'block {i + 1} of {len(maps)}' if same_size and len(maps) > 1 else
-               # Sizes are rounded up, and strides are powers of two.
-               f'stride {2 ** round(np.log2(photo.width / maps[i].shape[-1]))}', maps[i][0].numpy())
-              for i in kept]
+    levels = [
+        (
+            f'block {i + 1} of {len(maps)}'
+            if same_size and len(maps) > 1
+            # Sizes are rounded up, and strides are powers of two.
+            else f'stride {2 ** round(np.log2(photo.width / maps[i].shape[-1]))}',
+            maps[i][0].numpy(),
+        )
+        for i in kept
+    ]
     return Features(title, photo, levels)
 
 
@@ -92,6 +104,7 @@ def pick(maps, number, strongest):
 def draw(models, number, strongest, file):
     """Draw models beside each other, each with its image on top and a row per level."""
     from matplotlib.figure import Figure
+
     rows = max(len(model.levels) for model in models)
     tile = models[0].image.height / models[0].image.width  # height in inches; the width is 1
     gap, head, left = 0.3, 0.6, 1.2  # inches between rows, for the title, for the levels' names
@@ -99,12 +112,20 @@ def draw(models, number, strongest, file):
     figure = Figure(figsize=(len(models) * width, height), dpi=150)
     parts = np.atleast_1d(figure.subfigures(1, len(models)))
     for part, model in zip(parts, models, strict=True):
-        part.suptitle(model.title, fontsize=10, x=(left / width + 1) / 2, y=1 - 0.1 / height,
-                      va='top')
+        part.suptitle(
+            model.title, fontsize=10, x=(left / width + 1) / 2, y=1 - 0.1 / height, va='top'
+        )
         grid = part.add_gridspec(
-            rows + 1, number, left=left / width, right=0.985, bottom=0.1 / height,
-            top=1 - head / height, hspace=gap * (rows + 1) / (rows + 2) / tile, wspace=0.06,
-            height_ratios=[2, *[1] * rows])
+            rows + 1,
+            number,
+            left=left / width,
+            right=0.985,
+            bottom=0.1 / height,
+            top=1 - head / height,
+            hspace=gap * (rows + 1) / (rows + 2) / tile,
+            wspace=0.06,
+            height_ratios=[2, *[1] * rows],
+        )
         axes = part.add_subplot(grid[0, :])
         axes.imshow(model.image)
         axes.axis('off')
@@ -112,24 +133,38 @@ def draw(models, number, strongest, file):
             for column, channel in enumerate(pick(maps, number, strongest)):
                 axes = part.add_subplot(grid[row, column])
                 low, high = np.percentile(maps[channel], (1, 99))
-                axes.imshow(maps[channel], cmap='viridis', vmin=low, vmax=max(high, low + 1e-6),
-                            extent=(0, model.image.width, model.image.height, 0))
+                axes.imshow(
+                    maps[channel],
+                    cmap='viridis',
+                    vmin=low,
+                    vmax=max(high, low + 1e-6),
+                    extent=(0, model.image.width, model.image.height, 0),
+                )
                 axes.set_title(f'ch {channel}', fontsize=8, pad=2)
                 axes.set(xticks=[], yticks=[])
                 if column == 0:
-                    axes.set_ylabel(f'{name}\n{len(maps)} channels\n'
-                                    f'{maps.shape[1]}×{maps.shape[2]}', fontsize=8,
-                                    rotation=0, ha='right', va='center')
+                    axes.set_ylabel(
+                        f'{name}\n{len(maps)} channels\n{maps.shape[1]}×{maps.shape[2]}',
+                        fontsize=8,
+                        rotation=0,
+                        ha='right',
+                        va='center',
+                    )
     figure.savefig(file, facecolor='white')
 
 
 def add_arguments(parser):
     options.add(parser, 'image', 'models', '--shape')
     options.add(parser, '--out-dir', default='work_dirs/features')
-    parser.add_argument('--channels', type=int, default=6, metavar='N',
-                        help='per level (default 6)')
-    parser.add_argument('--pick', choices=['first', 'strongest'], default='strongest',
-                        help='the first N channels, or the N that vary most (default)')
+    parser.add_argument(
+        '--channels', type=int, default=6, metavar='N', help='per level (default 6)'
+    )
+    parser.add_argument(
+        '--pick',
+        choices=['first', 'strongest'],
+        default='strongest',
+        help='the first N channels, or the N that vary most (default)',
+    )
 
 
 def run(args):

@@ -1,4 +1,5 @@
 """The proof: what a file predicts against what its toolbox predicts, on the same images."""
+
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -44,6 +45,7 @@ class Program(Runtime):
             with torch.no_grad():
                 found = program(*map(torch.from_numpy, inputs))
             return [x.numpy() for x in (found if isinstance(found, (list, tuple)) else [found])]
+
         self._run = run
 
 
@@ -52,8 +54,9 @@ def open_file(file: Path) -> Runtime:
     return Program(file) if file.suffix == '.pt2' else Runtime(file)
 
 
-def agreement(model, runtime: Runtime, photos: Sequence[np.ndarray],
-              sizes=SIZES, batches=BATCHES) -> Iterator[Row]:
+def agreement(
+    model, runtime: Runtime, photos: Sequence[np.ndarray], sizes=SIZES, batches=BATCHES
+) -> Iterator[Row]:
     """Compare, in every size and batch.
 
     Args:
@@ -71,22 +74,27 @@ def agreement(model, runtime: Runtime, photos: Sequence[np.ndarray],
     nothing = np.random.default_rng(0).integers(0, 16, photos[0].shape, dtype=np.uint8)
     own = prepare(photos[0], runtime.facts['resize']).shape[:2]
     for height, width in (*sizes, own):
-        images = np.stack([resize(photo, height, width, 'cv2-bilinear')
-                           for photo in (*photos[:4], nothing)])
+        images = np.stack(
+            [resize(photo, height, width, 'cv2-bilinear') for photo in (*photos[:4], nothing)]
+        )
         for batch in batches:
             if batch > 1 and batch * height * width > PIXELS:
                 continue
             # The last ones in turn, so that nothing and something lie in one batch.
-            row = compare(model, runtime, np.resize(images[::-1], (batch, *images.shape[1:]))
-                          if batch > 1 else images[:1])
+            row = compare(
+                model,
+                runtime,
+                np.resize(images[::-1], (batch, *images.shape[1:])) if batch > 1 else images[:1],
+            )
             yield row
             limits = dict(boxes=BOXES, scores=SCORES, masks=MASKS, labels=MASKS)
             for name, value in row.differences.items():
                 if not value <= limits.get(name, LEVELS):
                     raise UserError(
-                        f'not written: {name} differ by {value:.1e} from the toolbox\'s, at most '
+                        f"not written: {name} differ by {value:.1e} from the toolbox's, at most "
                         f'{limits.get(name, LEVELS):.0e} may, in {batch} images of {height} x '
-                        f'{width}')
+                        f'{width}'
+                    )
 
 
 def compare(model, runtime: Runtime, images: np.ndarray) -> Row:
@@ -95,22 +103,28 @@ def compare(model, runtime: Runtime, images: np.ndarray) -> Row:
     size = height + 7, width + 5  # of a segmentor's map, as if images had been resized
     outputs = runtime.run(given(runtime.facts, images), size)
     task = runtime.facts['task']
-    theirs = predict(model, images, size if task == 'segmentation' else (height, width),
-                     runtime.facts)
+    theirs = predict(
+        model, images, size if task == 'segmentation' else (height, width), runtime.facts
+    )
     if task in ('detection', 'instances'):
-        ours = [runtime.result({k: v[i] for k, v in outputs.items()}, (height, width),
-                               (height, width)) for i in range(batch)]
+        ours = [
+            runtime.result({k: v[i] for k, v in outputs.items()}, (height, width), (height, width))
+            for i in range(batch)
+        ]
         differences: dict[str, float] = {}
         for a, b in zip(ours, theirs, strict=True):
             for name, value in differ(a, b).items():
-                differences[name] = max(differences.get(name, 0.), value)
+                differences[name] = max(differences.get(name, 0.0), value)
         return Row(batch, height, width, sum(len(found.scores) for found in theirs), differences)
     if task == 'segmentation':
         differences = dict(labels=float((outputs['labels'] != theirs).mean()))
     else:
-        differences = {name: float(abs(output - wanted).max() / (
-            1 if task == 'classification' else abs(wanted).max()))
-            for (name, output), wanted in zip(outputs.items(), theirs, strict=True)}
+        differences = {
+            name: float(
+                abs(output - wanted).max() / (1 if task == 'classification' else abs(wanted).max())
+            )
+            for (name, output), wanted in zip(outputs.items(), theirs, strict=True)
+        }
     return Row(batch, height, width, None, differences)
 
 
@@ -139,19 +153,29 @@ def predict(model, images: np.ndarray, size, facts: dict) -> list:
         from mmpretrain.structures import DataSample as Sample
     else:
         from mmdet.structures import DetDataSample as Sample
-    bgr = [torch.from_numpy(image[..., swapped(image.shape[-1])].transpose(2, 0, 1).copy())
-           for image in images]
-    meta = dict(img_shape=images.shape[1:3], ori_shape=size, scale_factor=(1., 1.))
-    data = model.data_preprocessor(dict(
-        inputs=bgr, data_samples=[Sample(metainfo=meta) for _ in bgr]), False)
+    bgr = [
+        torch.from_numpy(image[..., swapped(image.shape[-1])].transpose(2, 0, 1).copy())
+        for image in images
+    ]
+    meta = dict(img_shape=images.shape[1:3], ori_shape=size, scale_factor=(1.0, 1.0))
+    data = model.data_preprocessor(
+        dict(inputs=bgr, data_samples=[Sample(metainfo=meta) for _ in bgr]), False
+    )
     samples = model(**data, mode='predict')
     if task == 'segmentation':
         return np.stack([sample.pred_sem_seg.data[0].numpy() for sample in samples])
     if task == 'classification':
         return [np.stack([sample.pred_score.numpy() for sample in samples])]
     found = [sample.pred_instances for sample in samples]
-    return [Detections(x.bboxes.numpy(), x.scores.numpy(), x.labels.numpy(),
-                       x.masks.numpy() if 'masks' in x else None) for x in found]
+    return [
+        Detections(
+            x.bboxes.numpy(),
+            x.scores.numpy(),
+            x.labels.numpy(),
+            x.masks.numpy() if 'masks' in x else None,
+        )
+        for x in found
+    ]
 
 
 def differ(ours: Detections, theirs: Detections) -> dict[str, float]:
@@ -171,9 +195,12 @@ def differ(ours: Detections, theirs: Detections) -> dict[str, float]:
             return dict(labels=np.inf)
         cost[:, pairs[-1]] = np.inf
     rows = range(len(pairs))
-    found = dict(boxes=float(boxes[rows, pairs].max(initial=0)),
-                 scores=float(scores[rows, pairs].max(initial=0)))
+    found = dict(
+        boxes=float(boxes[rows, pairs].max(initial=0)),
+        scores=float(scores[rows, pairs].max(initial=0)),
+    )
     if theirs.masks is not None:
-        found['masks'] = float((theirs.masks != ours.masks[pairs]).sum()
-                               / max(1, theirs.masks.sum()))
+        found['masks'] = float(
+            (theirs.masks != ours.masks[pairs]).sum() / max(1, theirs.masks.sum())
+        )
     return found

@@ -3,6 +3,7 @@
 The same arithmetic as MMDetection's ``predict``, image by image; what it leaves out there is
 padding here, so that only the boxes that NMS looks at, and regions that are pooled, vary in number.
 """
+
 import torch
 from torch import Tensor
 from torchvision.ops import nms, roi_align
@@ -52,8 +53,10 @@ def decode(head, scores: list[Tensor], deltas: list[Tensor], size: tuple, number
         score, index, labels = best_scores(score, number)
         delta = delta.gather(1, index[..., None].expand(-1, -1, 4))
         boxes = head.bbox_coder.decode(
-            anchors(head.prior_generator, i, index.flatten(), width), delta.flatten(0, 1),
-            max_shape=size)
+            anchors(head.prior_generator, i, index.flatten(), width),
+            delta.flatten(0, 1),
+            max_shape=size,
+        )
         levels.append((boxes.view(-1, number, 4), score, labels, torch.full_like(labels, i)))
     return tuple(torch.cat(parts, 1) for parts in zip(*levels, strict=True))
 
@@ -63,16 +66,21 @@ def anchors(generator, level: int, index: Tensor, width: int) -> Tensor:
     base = generator.base_anchors[level]
     cell = index // base.shape[0]
     row = cell // width
-    x, y = (value * stride for value, stride in zip(
-        (cell - row * width, row), generator.strides[level], strict=True))
+    x, y = (
+        value * stride
+        for value, stride in zip((cell - row * width, row), generator.strides[level], strict=True)
+    )
     return base[index % base.shape[0]] + torch.stack([x, y, x, y], 1)
 
 
 def large_enough(boxes: Tensor, cfg) -> Tensor:
     """Which boxes (..., 4) are longer and wider than the config's ``min_bbox_size``."""
     smallest = cfg.get('min_bbox_size', -1)
-    return ((boxes[..., 2:] - boxes[..., :2]) > smallest).all(-1) if smallest >= 0 else \
-        torch.ones_like(boxes[..., 0], dtype=torch.bool)
+    return (
+        ((boxes[..., 2:] - boxes[..., :2]) > smallest).all(-1)
+        if smallest >= 0
+        else torch.ones_like(boxes[..., 0], dtype=torch.bool)
+    )
 
 
 def best_boxes(boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor, cfg, limit: int):
@@ -97,7 +105,7 @@ def best_boxes(boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor, cfg
     largest = boxes.masked_fill(~valid[..., None], 0).flatten(1).amax(1)[:, None, None] + 1
     shift = groups[..., None] * largest
     rows = torch.arange(boxes.shape[0], device=boxes.device)[:, None, None] * largest.max()
-    vertical = boxes.new_tensor([0., 1., 0., 1.])
+    vertical = boxes.new_tensor([0.0, 1.0, 0.0, 1.0])
     apart = boxes + shift - shift * vertical + rows * vertical
     # PyTorch takes it that two boxes or more are kept, so two stand far from all others.
     number = scores.numel()
@@ -128,7 +136,15 @@ def pool(extractor, levels: list[Tensor], boxes: Tensor, images: Tensor) -> Tens
     pooled = boxes.new_zeros((boxes.shape[0], levels[0].shape[1], *layer.output_size))
     for i, layer in enumerate(extractor.roi_layers):
         index = (of_level == i).nonzero().squeeze(1)
-        pooled = pooled.index_put((index,), roi_align(
-            levels[i], regions[index], layer.output_size, layer.spatial_scale,
-            layer.sampling_ratio, layer.aligned))
+        pooled = pooled.index_put(
+            (index,),
+            roi_align(
+                levels[i],
+                regions[index],
+                layer.output_size,
+                layer.spatial_scale,
+                layer.sampling_ratio,
+                layer.aligned,
+            ),
+        )
     return pooled

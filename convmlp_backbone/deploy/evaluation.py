@@ -1,4 +1,5 @@
 """An exported file in place of a model, in a toolbox's own evaluation."""
+
 import numpy as np
 import torch
 from mmengine.model import BaseModel
@@ -34,8 +35,10 @@ class ExportedModel(BaseModel):
 
     def test_step(self, data):
         """Data of a toolbox's loader: images BGR (C, height, width) of type uint8."""
-        return [self.fill(sample, image.numpy()[swapped(len(image))].transpose(1, 2, 0))
-                for image, sample in zip(data['inputs'], data['data_samples'], strict=True)]
+        return [
+            self.fill(sample, image.numpy()[swapped(len(image))].transpose(1, 2, 0))
+            for image, sample in zip(data['inputs'], data['data_samples'], strict=True)
+        ]
 
     val_step = test_step
 
@@ -46,9 +49,11 @@ class ExportedModel(BaseModel):
         """Put what is found in an RGB ``image`` into its data sample."""
         size = tuple(sample.ori_shape[:2])
         outputs = self.runtime.run(
-            given(self.runtime.facts, np.ascontiguousarray(image)[None]), size)
+            given(self.runtime.facts, np.ascontiguousarray(image)[None]), size
+        )
         result = self.runtime.result(
-            {name: value[0] for name, value in outputs.items()}, image.shape[:2], size)
+            {name: value[0] for name, value in outputs.items()}, image.shape[:2], size
+        )
         return as_sample(result, sample, self.runtime.facts['task'])
 
 
@@ -60,7 +65,11 @@ def as_sample(result, sample, task: str):
     if task == 'segmentation':
         sample.pred_sem_seg = PixelData(data=torch.from_numpy(result)[None].long())
         return sample
-    sample.pred_instances = InstanceData(**{
-        name: torch.from_numpy(value) for name, value in zip(
-            ('bboxes', 'scores', 'labels', 'masks'), result, strict=True) if value is not None})
+    sample.pred_instances = InstanceData(
+        **{
+            name: torch.from_numpy(value)
+            for name, value in zip(('bboxes', 'scores', 'labels', 'masks'), result, strict=True)
+            if value is not None
+        }
+    )
     return sample

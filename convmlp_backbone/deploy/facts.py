@@ -1,4 +1,5 @@
 """What an exported file says of itself, so that nothing else is needed to use it."""
+
 import torch
 from mmengine.registry import DATASETS
 
@@ -28,14 +29,21 @@ def facts_of(cfg, module: Exportable, dataset_meta: dict | None = None) -> dict:
     meta = {**dataset_metainfo(cfg), **(dataset_meta or {})}
     backbone = module.backbone
     facts = dict(
-        format=FORMAT, version=__version__, task=module.task, outputs=list(module.outputs),
+        format=FORMAT,
+        version=__version__,
+        task=module.task,
+        outputs=list(module.outputs),
         model=(cfg.get('model') or {}).get('type', type(backbone).__name__),
         parameters=sum(p.numel() for p in module.parameters()),
         input='normalised' if module.normalised else 'rgb',
-        mean=module.mean, std=module.std, channels='rgb' if module.rgb else 'bgr',
+        mean=module.mean,
+        std=module.std,
+        channels='rgb' if module.rgb else 'bgr',
         stride=max(module.divisor, *backbone.out_strides),
         resize=resize_steps(cfg, module.normalised),
-        classes=plain(meta.get('classes')), palette=plain(meta.get('palette')))
+        classes=plain(meta.get('classes')),
+        palette=plain(meta.get('palette')),
+    )
     if module.channels != 3:
         facts['in_channels'] = module.channels
     if module.task == 'instances':
@@ -45,8 +53,13 @@ def facts_of(cfg, module: Exportable, dataset_meta: dict | None = None) -> dict:
 
 def plain(values):
     """A palette or class names as lists, whatever they were; None stays."""
-    return torch.as_tensor(values).tolist() if hasattr(values, 'dtype') else \
-        [v if isinstance(v, str) else list(v) for v in values] if values else None
+    return (
+        torch.as_tensor(values).tolist()
+        if hasattr(values, 'dtype')
+        else [v if isinstance(v, str) else list(v) for v in values]
+        if values
+        else None
+    )
 
 
 def test_dataset(cfg) -> dict:
@@ -60,8 +73,10 @@ def dataset_metainfo(cfg) -> dict:
     dataset = test_dataset(cfg)
     kind = DATASETS.get(dataset['type']) if 'type' in dataset else None
     own = {key.lower(): v for key, v in (getattr(kind, 'METAINFO', None) or {}).items()}
-    return {**own, **{k: v for k, v in (dataset.get('metainfo') or {}).items()
-                      if not isinstance(v, str)}}
+    return {
+        **own,
+        **{k: v for k, v in (dataset.get('metainfo') or {}).items() if not isinstance(v, str)},
+    }
 
 
 def resize_steps(cfg, normalised: bool = False) -> list[dict]:
@@ -76,11 +91,15 @@ def resize_steps(cfg, normalised: bool = False) -> list[dict]:
         if kind in IGNORED or kind.startswith(('Pack', *['Load'] * normalised)):
             continue
         if kind.startswith('Load'):
-            raise UserError(f'the test pipeline has {kind}, which an exported file cannot carry: '
-                            'load the images yourself, --normalised')
+            raise UserError(
+                f'the test pipeline has {kind}, which an exported file cannot carry: '
+                'load the images yourself, --normalised'
+            )
         if kind not in STEPS:
-            raise UserError(f'the test pipeline has {kind}, which an exported file cannot carry; '
-                            f'what it can: {", ".join(STEPS)}')
+            raise UserError(
+                f'the test pipeline has {kind}, which an exported file cannot carry; '
+                f'what it can: {", ".join(STEPS)}'
+            )
         steps.append(crop(step) if kind == 'CenterCrop' else resize(kind, step))
     return steps
 
@@ -95,18 +114,25 @@ def crop(step) -> dict:
 
 def resize(kind, step) -> dict:
     library, name = step.get('backend', 'cv2'), step.get('interpolation', 'bilinear')
-    valid = dict(cv2=['bilinear'], pillow=['nearest', 'bilinear', 'bicubic', 'lanczos', 'box',
-                                           'hamming'])
+    valid = dict(
+        cv2=['bilinear'], pillow=['nearest', 'bilinear', 'bicubic', 'lanczos', 'box', 'hamming']
+    )
     if name not in valid.get(library, ()):
-        raise UserError(f'{kind} with backend={library!r}, interpolation={name!r}: an exported '
-                        'file can carry bilinear of cv2, and those of pillow')
+        raise UserError(
+            f'{kind} with backend={library!r}, interpolation={name!r}: an exported '
+            'file can carry bilinear of cv2, and those of pillow'
+        )
     found = dict(step='resize', interpolation=f'{library}-{name}')
     if kind == 'ResizeEdge':
         return dict(found, edge=step.get('edge', 'short'), scale=step['scale'])
     if step.get('scale') is None:
         factor = step['scale_factor']
-        return dict(found, factor=[factor] * 2 if isinstance(factor, (int, float)) else
-                    list(factor))
+        return dict(
+            found, factor=[factor] * 2 if isinstance(factor, (int, float)) else list(factor)
+        )
     scale = step['scale']
-    return dict(found, scale=[scale] * 2 if isinstance(scale, int) else list(scale),
-                keep_ratio=step.get('keep_ratio', False))
+    return dict(
+        found,
+        scale=[scale] * 2 if isinstance(scale, int) else list(scale),
+        keep_ratio=step.get('keep_ratio', False),
+    )

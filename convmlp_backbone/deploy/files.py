@@ -1,4 +1,5 @@
 """The formats: ONNX, OpenVINO's IR and ``torch.export``'s, any batch, height and width."""
+
 import json
 import logging
 import os
@@ -46,8 +47,7 @@ def trace(module: Exportable) -> torch.export.ExportedProgram:
     shape = (2, channels, 200, 330) if module.normalised else (2, 200, 330, channels)
     images = torch.zeros(shape, dtype=torch.float32 if module.normalised else torch.uint8)
     any_number = torch.export.Dim.DYNAMIC
-    dynamic: tuple = ({
-        i: any_number for i in range(4) if i != (1 if module.normalised else 3)},)
+    dynamic: tuple = ({i: any_number for i in range(4) if i != (1 if module.normalised else 3)},)
     inputs = (images,)
     if module.task == 'segmentation':
         inputs, dynamic = (images, torch.tensor([210, 340])), (*dynamic, {})
@@ -63,7 +63,8 @@ def unfinished(program, path: Path, facts: dict) -> Iterator[Path]:
     try:
         with whole_file(path) as part:
             {'.pt2': write_pt2, '.onnx': write_onnx, '.xml': write_openvino}[path.suffix](
-                program, part, facts)
+                program, part, facts
+            )
             yield part
             if path.suffix == '.xml':
                 os.replace(part.with_suffix('.bin'), path.with_suffix('.bin'))
@@ -81,12 +82,19 @@ def write_pt2(program, path, facts):
 def write_onnx(program, path, facts):
     inputs = ['images', 'size'] if facts['task'] == 'segmentation' else ['images']
     with torch.no_grad(), quiet(), size_without_branch():
-        onnx = torch.onnx.export(program, (), dynamo=True, verbose=False, input_names=inputs,
-                                 output_names=facts['outputs'])
+        onnx = torch.onnx.export(
+            program,
+            (),
+            dynamo=True,
+            verbose=False,
+            input_names=inputs,
+            output_names=facts['outputs'],
+        )
     for node in onnx.model.graph.all_nodes():
         node.metadata_props.clear()  # the lines of code, with this machine's paths
     onnx.model.metadata_props.update(
-        {f'convmlp.{key}': json.dumps(value) for key, value in facts.items()})
+        {f'convmlp.{key}': json.dumps(value) for key, value in facts.items()}
+    )
     onnx.save(path, external_data=False)
 
 
@@ -102,6 +110,7 @@ def write_openvino(program, path, facts):
 def convert(onnx: Path, path: Path, facts: dict) -> None:
     """An ONNX file as OpenVINO's IR."""
     import openvino
+
     model = openvino.convert_model(onnx)
     for key, value in facts.items():
         model.set_rt_info(json.dumps(value), ['convmlp', key])

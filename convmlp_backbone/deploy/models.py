@@ -1,4 +1,5 @@
 """The toolboxes' models as modules from a batch of images to tensors, as they are exported."""
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,8 +28,8 @@ class Exportable(nn.Module):
         super().__init__()
         self.normalised = normalised
         self.channels = getattr(model, 'backbone', model).in_channels
-        self.mean = list(preprocessor.get('mean') or [0.])
-        self.std = list(preprocessor.get('std') or [1.])
+        self.mean = list(preprocessor.get('mean') or [0.0])
+        self.std = list(preprocessor.get('std') or [1.0])
         if len(self.mean) == len(self.std) == 1:
             self.mean, self.std = self.mean * self.channels, self.std * self.channels
         self.rgb = any(preprocessor.get(key) for key in ('bgr_to_rgb', 'rgb_to_bgr', 'to_rgb'))
@@ -41,11 +42,13 @@ class Exportable(nn.Module):
             images = images.permute(0, 3, 1, 2).float()
             if not self.rgb:
                 images = images[:, swapped(self.channels)]
-            images = (images - images.new_tensor(self.mean).view(-1, 1, 1)
-                      ) / images.new_tensor(self.std).view(-1, 1, 1)
+            images = (images - images.new_tensor(self.mean).view(-1, 1, 1)) / images.new_tensor(
+                self.std
+            ).view(-1, 1, 1)
         height, width = images.shape[2:]
-        return F.pad(images, (0, -width % self.divisor, 0, -height % self.divisor),
-                     value=self.padding)
+        return F.pad(
+            images, (0, -width % self.divisor, 0, -height % self.divisor), value=self.padding
+        )
 
     def size(self, images: Tensor) -> tuple:
         """Height and width, without padding."""
@@ -78,8 +81,11 @@ class Classifier(Exportable):
 
     def __init__(self, model, *args):
         super().__init__(model, *args)
-        self.backbone, self.neck, self.head = model.backbone, getattr(model, 'neck', None), \
-            model.head
+        self.backbone, self.neck, self.head = (
+            model.backbone,
+            getattr(model, 'neck', None),
+            model.head,
+        )
 
     def forward(self, images):
         features = self.backbone(self.prepare(images))
@@ -99,11 +105,21 @@ class Segmentor(Exportable):
 
     def __init__(self, model, preprocessor, normalised=False):
         test_cfg = preprocessor.get('test_cfg') or {}
-        super().__init__(model, dict(
-            preprocessor, pad_size_divisor=test_cfg.get('size_divisor') or 1,
-            pad_value=preprocessor.get('pad_val', 0)), normalised)
-        require(test_cfg.get('size') is None, 'data_preprocessor.test_cfg.size',
-                test_cfg.get('size'), 'None')
+        super().__init__(
+            model,
+            dict(
+                preprocessor,
+                pad_size_divisor=test_cfg.get('size_divisor') or 1,
+                pad_value=preprocessor.get('pad_val', 0),
+            ),
+            normalised,
+        )
+        require(
+            test_cfg.get('size') is None,
+            'data_preprocessor.test_cfg.size',
+            test_cfg.get('size'),
+            'None',
+        )
         mode = model.test_cfg.get('mode', 'whole')
         require(mode == 'whole', 'test_cfg.mode', mode, "'whole'")
         require(model.decode_head.out_channels > 1, 'decode_head.out_channels', 1, '2 or more')
@@ -112,9 +128,15 @@ class Segmentor(Exportable):
             for name, child in module.named_children():
                 if type(child).__name__ == 'Upsample':
                     # MMSegmentation's turns the size into an int, the same for all images.
-                    setattr(module, name, nn.Upsample(
-                        scale_factor=child.scale_factor, mode=child.mode,
-                        align_corners=child.align_corners))
+                    setattr(
+                        module,
+                        name,
+                        nn.Upsample(
+                            scale_factor=child.scale_factor,
+                            mode=child.mode,
+                            align_corners=child.align_corners,
+                        ),
+                    )
 
     def forward(self, images, size):
         height, width = self.size(images)
@@ -124,8 +146,9 @@ class Segmentor(Exportable):
         return scores.argmax(1).to(torch.uint8 if scores.shape[1] <= 256 else torch.int64)
 
     def resize(self, scores, size):
-        return F.interpolate(scores, size=size, mode='bilinear',
-                             align_corners=self.head.align_corners)
+        return F.interpolate(
+            scores, size=size, mode='bilinear', align_corners=self.head.align_corners
+        )
 
 
 class Detector(Exportable):
@@ -145,8 +168,12 @@ class Detector(Exportable):
         """Boxes (N, L, 4), scores and labels (N, L), counts (N,), with zeros behind the last."""
         index, none = best_boxes(boxes, scores, labels, valid, cfg['nms'], cfg['max_per_img'])
         boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4))
-        return (boxes.masked_fill(none[..., None], 0), scores.gather(1, index).masked_fill(none, 0),
-                labels.gather(1, index).masked_fill(none, 0), (~none).sum(1))
+        return (
+            boxes.masked_fill(none[..., None], 0),
+            scores.gather(1, index).masked_fill(none, 0),
+            labels.gather(1, index).masked_fill(none, 0),
+            (~none).sum(1),
+        )
 
 
 def require(fits, name, value, valid):
@@ -164,8 +191,12 @@ def require_exportable_head(head, cfg, name):
 def require_nms(cfg, name):
     kind = (cfg.get('nms') or {}).get('type')
     require(kind == 'nms', f'{name}.nms.type', kind, "'nms'")
-    require(cfg.get('max_per_img', -1) > 0, f'{name}.max_per_img', cfg.get('max_per_img'),
-            'a positive number')
+    require(
+        cfg.get('max_per_img', -1) > 0,
+        f'{name}.max_per_img',
+        cfg.get('max_per_img'),
+        'a positive number',
+    )
 
 
 class SingleStage(Detector):
@@ -181,7 +212,8 @@ class SingleStage(Detector):
     def forward(self, images):
         levels = self.neck(self.backbone(self.prepare(images)))
         boxes, scores, labels, _, valid = self.candidates(
-            self.head, self.cfg, levels, self.size(images))
+            self.head, self.cfg, levels, self.size(images)
+        )
         valid &= scores > self.cfg.get('score_thr', 0)
         return self.detections(boxes, scores, labels, valid, self.cfg)
 
@@ -209,36 +241,49 @@ class TwoStage(Detector):
         levels = self.neck(self.backbone(self.prepare(images)))
         boxes, scores, _, level, valid = self.candidates(self.rpn, self.cfg['rpn'], levels, size)
         index, none = best_boxes(
-            boxes, scores, level, valid, self.cfg['rpn']['nms'], self.cfg['rpn']['max_per_img'])
+            boxes, scores, level, valid, self.cfg['rpn']['nms'], self.cfg['rpn']['max_per_img']
+        )
         proposals = boxes.gather(1, index[..., None].expand(-1, -1, 4))
 
         images, places = (~none).nonzero().unbind(1)
-        parts = self.roi.bbox_head(pool(
-            self.roi.bbox_roi_extractor, levels, proposals[images, places], images))
+        parts = self.roi.bbox_head(
+            pool(self.roi.bbox_roi_extractor, levels, proposals[images, places], images)
+        )
         # As many of every image again: zeros where there was no proposal.
-        scores, deltas = (part.new_zeros((*none.shape, part.shape[1])).index_put(
-            (images, places), part) for part in (parts[0].softmax(1)[:, :-1], parts[1]))
+        scores, deltas = (
+            part.new_zeros((*none.shape, part.shape[1])).index_put((images, places), part)
+            for part in (parts[0].softmax(1)[:, :-1], parts[1])
+        )
         classes = scores.shape[2]
         if self.roi.bbox_head.reg_class_agnostic:
             deltas = deltas.repeat(1, 1, classes)
         boxes = self.roi.bbox_head.bbox_coder.decode(
-            proposals.flatten(0, 1).repeat_interleave(classes, 0), deltas.view(-1, 4),
-            max_shape=size).view(-1, scores.shape[1] * classes, 4)
+            proposals.flatten(0, 1).repeat_interleave(classes, 0),
+            deltas.view(-1, 4),
+            max_shape=size,
+        ).view(-1, scores.shape[1] * classes, 4)
         scores = scores.flatten(1)
         labels = torch.arange(classes, device=boxes.device).repeat(none.shape[1])
-        found = self.detections(boxes, scores, labels.expand_as(scores),
-                                scores > self.cfg['rcnn'].get('score_thr', 0), self.cfg['rcnn'])
+        found = self.detections(
+            boxes,
+            scores,
+            labels.expand_as(scores),
+            scores > self.cfg['rcnn'].get('score_thr', 0),
+            self.cfg['rcnn'],
+        )
         return (*found, self.masks(levels, *found)) if self.roi.with_mask else found
 
     def masks(self, levels, boxes, scores, labels, counts):
         images, places = (torch.arange(boxes.shape[1]) < counts[:, None]).nonzero().unbind(1)
-        masks = self.roi.mask_head(pool(
-            self.roi.mask_roi_extractor, levels, boxes[images, places], images))
+        masks = self.roi.mask_head(
+            pool(self.roi.mask_roi_extractor, levels, boxes[images, places], images)
+        )
         labels = labels[images, places]
         if masks.shape[1] > 1:
             masks = masks.gather(1, labels[:, None, None, None].expand(-1, 1, *masks.shape[2:]))
         return boxes.new_zeros((*scores.shape, *masks.shape[2:])).index_put(
-            (images, places), masks.squeeze(1).sigmoid())
+            (images, places), masks.squeeze(1).sigmoid()
+        )
 
 
 def exportable(model: nn.Module, preprocessor: dict, normalised: bool = False) -> Exportable:
@@ -253,8 +298,11 @@ def exportable(model: nn.Module, preprocessor: dict, normalised: bool = False) -
     backbone.fuse()
     if model is backbone:
         return Backbone(model, preprocessor, normalised).eval()
-    heads = {name: type(getattr(model, name)).__name__ for name in (
-        'bbox_head', 'roi_head', 'rpn_head', 'decode_head', 'head') if getattr(model, name, None)}
+    heads = {
+        name: type(getattr(model, name)).__name__
+        for name in ('bbox_head', 'roi_head', 'rpn_head', 'decode_head', 'head')
+        if getattr(model, name, None)
+    }
     kinds = {('RetinaHead',): SingleStage, ('StandardRoIHead', 'RPNHead'): TwoStage}
     if 'decode_head' in heads:
         kind = Segmentor
@@ -263,7 +311,9 @@ def exportable(model: nn.Module, preprocessor: dict, normalised: bool = False) -
     else:
         kind = kinds.get(tuple(heads.values()))
     if kind is None:
-        raise UserError(f'{type(model).__name__} with {", ".join(heads.values())} cannot be '
-                        'exported; what can: RetinaNet, Faster and Mask R-CNN, MMSegmentation\'s '
-                        'EncoderDecoder, classifiers, and the backbone alone')
+        raise UserError(
+            f'{type(model).__name__} with {", ".join(heads.values())} cannot be '
+            "exported; what can: RetinaNet, Faster and Mask R-CNN, MMSegmentation's "
+            'EncoderDecoder, classifiers, and the backbone alone'
+        )
     return kind(model, preprocessor, normalised).eval()

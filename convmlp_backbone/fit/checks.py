@@ -1,4 +1,5 @@
 """Why training on what was found would be in vain; see also :mod:`..checks`."""
+
 from collections import Counter
 from pathlib import Path
 
@@ -21,8 +22,11 @@ def check(found: Found, looks: dict[str, Look]):
         looks: Of every image.
     """
     checks = [_images, _empty, _classes, _copies]
-    checks += [_sizes, _boxes] if found.task in ('boxes', 'masks') else (
-        [_map_sizes] if found.task == 'semantic' else [])
+    checks += (
+        [_sizes, _boxes]
+        if found.task in ('boxes', 'masks')
+        else ([_map_sizes] if found.task == 'semantic' else [])
+    )
     for one in checks:
         one(found, looks)
     # Of sound labels only can one ask whether they suit the pixels.
@@ -37,17 +41,22 @@ def empty_split(root: Path, found: Found) -> list[str]:
         return []
     used = {Path(i).parent.as_posix() for split in found.splits for i in found.images(split)}
     folders = [f.relative_to(root).as_posix() for f in sorted(root.glob('**/')) if f != root]
-    return [f'{folder}/ holds no labelled image: fill it, or remove it; then a part of the '
-            'training images will be the validation set'
-            for folder in folders if split_of(f'{folder}/x') == 'val' and folder not in used][:1]
+    return [
+        f'{folder}/ holds no labelled image: fill it, or remove it; then a part of the '
+        'training images will be the validation set'
+        for folder in folders
+        if split_of(f'{folder}/x') == 'val' and folder not in used
+    ][:1]
 
 
 def _images(found, looks):
     bad = {image: look.fault for image, look in looks.items() if look.fault}
     if bad:
         first = next(iter(bad))
-        found.errors.append(f'{len(bad)} of {len(looks)} images cannot be read, such as {first}, '
-                            f'which {bad[first]}; take them away, with their labels')
+        found.errors.append(
+            f'{len(bad)} of {len(looks)} images cannot be read, such as {first}, '
+            f'which {bad[first]}; take them away, with their labels'
+        )
 
 
 def _empty(found, looks):
@@ -67,14 +76,22 @@ def _classes(found, looks):
     if found.task == 'semantic':
         return  # see mask_images
     part = found.splits['train']
-    counts = Counter(a['category_id'] for a in part['annotations']) if isinstance(
-        part, dict) else Counter(i for _, i in part)
+    counts = (
+        Counter(a['category_id'] for a in part['annotations'])
+        if isinstance(part, dict)
+        else Counter(i for _, i in part)
+    )
     used = [found.names[i] for i in sorted(counts)]
     if len(used) == 1 and (len(found.names) > 1 or found.task == 'classes'):
-        way = (f'; if only this is to be found: --classes "{used[0]}"'
-               if found.task != 'classes' else '')
-        found.errors.append(f'all {sum(counts.values())} training labels are of one class, '
-                            f'{used[0]}, of {len(found.names)}{way}')
+        way = (
+            f'; if only this is to be found: --classes "{used[0]}"'
+            if found.task != 'classes'
+            else ''
+        )
+        found.errors.append(
+            f'all {sum(counts.values())} training labels are of one class, '
+            f'{used[0]}, of {len(found.names)}{way}'
+        )
     elif unused := [name for name in found.names if name not in used]:
         found.notes.append(f'no training object of {some(unused, 5)}: never found')
 
@@ -88,13 +105,16 @@ def _copies(found, looks):
     copies = [(image, seen[looks[image].digest]) for image in val if looks[image].digest in seen]
     if not copies:
         return
-    text = (f'{len(copies)} of {len(val)} validation images are training images, too, such as '
-            + some([f'{a} = {b}' for a, b in copies], 2))
+    text = (
+        f'{len(copies)} of {len(val)} validation images are training images, too, such as '
+        + some([f'{a} = {b}' for a, b in copies], 2)
+    )
     if len(copies) == len(val):
         found.errors.append(f'train = val: {text}: the scores would tell nothing of new images')
     elif len(copies) > COPIES * len(val):
-        found.errors.append(f'{text}: the scores would be too good; take them out of one of the '
-                            'two')
+        found.errors.append(
+            f'{text}: the scores would be too good; take them out of one of the two'
+        )
     else:
         found.notes.append(text)
 
@@ -117,9 +137,13 @@ def _sizes(found, looks):
             one['width'], one['height'] = size
         found.errors.append(
             f'{len(wrong)} of {len(part["images"])} {split} images have another size than the '
-            f'labels say, such as {image["file_name"]}: {width}x{height}, not {said}' + (
-                ': width and height are swapped' if swapped else ': are the labels of other, or '
-                'of resized images?'))
+            f'labels say, such as {image["file_name"]}: {width}x{height}, not {said}'
+            + (
+                ': width and height are swapped'
+                if swapped
+                else ': are the labels of other, or of resized images?'
+            )
+        )
 
 
 def _map_sizes(found, looks):
@@ -131,18 +155,21 @@ def _map_sizes(found, looks):
                     wrong.append((mask, opened.size, looks[image].size))
         if wrong:
             mask, size, wanted = wrong[0]
-            found.errors.append(f'{len(wrong)} of {len(part)} {split} masks have another size than '
-                                f'their images, such as {mask}: {size[0]}x{size[1]}, the image '
-                                f'{wanted[0]}x{wanted[1]}'
-                                + (': width and height are swapped'
-                                   if size[::-1] == wanted else ''))
+            found.errors.append(
+                f'{len(wrong)} of {len(part)} {split} masks have another size than '
+                f'their images, such as {mask}: {size[0]}x{size[1]}, the image '
+                f'{wanted[0]}x{wanted[1]}'
+                + (': width and height are swapped' if size[::-1] == wanted else '')
+            )
 
 
 def _frames(part: dict) -> tuple[np.ndarray, np.ndarray]:
     """All boxes, (N, 4), and the width and height of their images, (N, 2)."""
     sizes = {i['id']: (i['width'] or 0, i['height'] or 0) for i in part['images']}
-    return (np.array([a['bbox'] for a in part['annotations']], float).reshape(-1, 4),
-            np.array([sizes[a['image_id']] for a in part['annotations']], float).reshape(-1, 2))
+    return (
+        np.array([a['bbox'] for a in part['annotations']], float).reshape(-1, 4),
+        np.array([sizes[a['image_id']] for a in part['annotations']], float).reshape(-1, 2),
+    )
 
 
 def _boxes(found, looks):
@@ -157,14 +184,21 @@ def _boxes(found, looks):
         elif flat.any():
             found.notes.append(f'{flat.sum()} of {len(boxes)} {split} boxes have no area: left out')
         if boxes.max() <= 1.01:
-            found.errors.append(f'all {len(boxes)} {split} boxes lie between 0 and 1: fractions of '
-                                'the image, pixels are expected; multiply x and width by the '
-                                'width of the image, y and height by its height')
+            found.errors.append(
+                f'all {len(boxes)} {split} boxes lie between 0 and 1: fractions of '
+                'the image, pixels are expected; multiply x and width by the '
+                'width of the image, y and height by its height'
+            )
             continue
-        if (_outside(boxes, frames).mean() > 0.05 and (boxes[:, 2:] > low).all()
-                and (boxes[:, 2:] <= frames + 2).all()):
-            found.errors.append(f'the {split} boxes seem to be x1, y1, x2, y2: so they are in '
-                                'their images; write x1, y1, x2 - x1, y2 - y1')
+        if (
+            _outside(boxes, frames).mean() > 0.05
+            and (boxes[:, 2:] > low).all()
+            and (boxes[:, 2:] <= frames + 2).all()
+        ):
+            found.errors.append(
+                f'the {split} boxes seem to be x1, y1, x2, y2: so they are in '
+                'their images; write x1, y1, x2 - x1, y2 - y1'
+            )
 
 
 def _outside(boxes: np.ndarray, frames: np.ndarray) -> np.ndarray:
@@ -180,7 +214,8 @@ def _reach(found):
             most = ((boxes[:, :2] + boxes[:, 2:]) / np.maximum(frames, 1)).max()
             found.errors.append(
                 f'{outside.sum()} of {len(boxes)} {split} boxes reach out of their images, up to '
-                f'{most:.1f} times their size: are they of other, or of resized images?')
+                f'{most:.1f} times their size: are they of other, or of resized images?'
+            )
 
 
 def _positions(found):
@@ -201,30 +236,37 @@ def _misplaced(found, split):
     moved = off.any(1)
     if len(off) and moved.mean() > 0.05:
         x, y = np.median(off[moved], 0)
-        found.errors.append(f'{moved.sum()} of {len(off)} {split} boxes do not lie round their '
-                            f'masks: the masks are {x:+.0f}, {y:+.0f} pixels from the boxes')
+        found.errors.append(
+            f'{moved.sum()} of {len(off)} {split} boxes do not lie round their '
+            f'masks: the masks are {x:+.0f}, {y:+.0f} pixels from the boxes'
+        )
     elif move := plausible.shift(found.root, found.splits[split]):
-        found.errors.append(f'the {split} boxes seem to be shifted: the objects are about '
-                            f'{move[0]:+.0f}, {move[1]:+.0f} pixels (right, down) from them')
+        found.errors.append(
+            f'the {split} boxes seem to be shifted: the objects are about '
+            f'{move[0]:+.0f}, {move[1]:+.0f} pixels (right, down) from them'
+        )
 
 
 def box_of_mask(segmentation):
     if not isinstance(segmentation, dict) or isinstance(segmentation.get('counts'), list):
         return None
     from pycocotools import mask
+
     return mask.toBbox(segmentation).tolist()
 
 
 def _exchanged(found):
     if len(found.names) < 2 or found.task == 'semantic':
         return
-    features = [plausible.image_features(found.root, found.splits[split])
-                if found.task == 'classes' else
-                plausible.box_features(found.root, found.splits[split])
-                for split in ('train', 'val')]
+    features = [
+        plausible.image_features(found.root, found.splits[split])
+        if found.task == 'classes'
+        else plausible.box_features(found.root, found.splits[split])
+        for split in ('train', 'val')
+    ]
     if pairs := plausible.exchanged(*features, found.names):
         found.errors.append(
             'the classes have another order in the validation set than in the training set: its '
-            + some([f'{a} looks like {b}' for a, b in pairs]) + ' of the training set')
-
-
+            + some([f'{a} looks like {b}' for a, b in pairs])
+            + ' of the training set'
+        )

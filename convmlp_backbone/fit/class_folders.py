@@ -1,4 +1,5 @@
 """A folder of images for each class, with or without ``train/`` and ``val/`` above."""
+
 from pathlib import Path
 
 from .found import SPLITS, SUFFIXES, Found, files_below, some
@@ -30,8 +31,10 @@ def read(root: Path) -> Found | None:
         found.errors.append(f'{by_split["train"]}/ has no images in folders of classes')
     for split, part in parts.items():
         if more := sorted({name for _, name in part} - set(names)):
-            found.errors.append(f'{by_split[split]}/ has images of {some(more)}, which the '
-                                f'training images have not ({some(names, 8)})')
+            found.errors.append(
+                f'{by_split[split]}/ has images of {some(more)}, which the '
+                f'training images have not ({some(names, 8)})'
+            )
         if lacking := sorted(set(names) - {name for _, name in part}):
             found.notes.append(f'{by_split[split]}/ has no images of {some(lacking)}')
         found.splits[split] = [(image, names.index(name)) for image, name in part if name in names]

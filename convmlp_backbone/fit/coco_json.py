@@ -3,6 +3,7 @@
 ``annotations/instances_train.json`` beside ``train/`` (COCO, CVAT),
 ``train/_annotations.coco.json`` among the images (Roboflow), one file for all (labelme2coco).
 """
+
 import json
 from collections import Counter
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from ..errors import UserError
 from .found import SUFFIXES, Found, files_below, some, split_of, twice
 
-LARGEST = 2 ** 20  # bytes of a JSON file that are looked at before it is read
+LARGEST = 2**20  # bytes of a JSON file that are looked at before it is read
 
 
 def read(root: Path) -> Found | None:
@@ -29,15 +30,17 @@ def read(root: Path) -> Found | None:
             if b'"annotations"' in start or b'"images"' in start:
                 raise UserError(f'{root / name} is no JSON: {error}') from error
             continue
-        if isinstance(coco, dict) and all(isinstance(coco.get(key), list) for key in (
-                'images', 'annotations', 'categories')):
+        if isinstance(coco, dict) and all(
+            isinstance(coco.get(key), list) for key in ('images', 'annotations', 'categories')
+        ):
             files[name] = coco
     if not files:
         return None
     chosen = choose(files)
     found = Found(root, 'COCO', 'boxes', [], {})
-    found.notes.append('annotations: ' + some([f'{split} {name}' for split, (name, _)
-                                               in chosen.items()]))
+    found.notes.append(
+        'annotations: ' + some([f'{split} {name}' for split, (name, _) in chosen.items()])
+    )
     images = files_below(root, SUFFIXES)
     first = next(iter(chosen.values()))[1]
     found.names = class_names(chosen, found)
@@ -45,18 +48,37 @@ def read(root: Path) -> Found | None:
     old_numbers = {c['id']: c['name'] for c in first['categories']}
     for split, (name, coco) in chosen.items():
         names = {category['id']: category['name'] for category in coco['categories']}
-        if unknown := sorted({names.get(a.get('category_id'), f'id {a.get("category_id")}')
-                              for a in coco['annotations']} - set(number)):
-            found.errors.append(f'{name}: objects of {some(unknown)}, which '
-                                f'{next(iter(chosen.values()))[0]} does not name; it has '
-                                f'{some(found.names, 8)}')
-        moved = [f'{i} is {n} here and {old_numbers[i]} there' for i, n in names.items()
-                 if i in old_numbers and old_numbers[i] != n]
+        if unknown := sorted(
+            {
+                names.get(a.get('category_id'), f'id {a.get("category_id")}')
+                for a in coco['annotations']
+            }
+            - set(number)
+        ):
+            found.errors.append(
+                f'{name}: objects of {some(unknown)}, which '
+                f'{next(iter(chosen.values()))[0]} does not name; it has '
+                f'{some(found.names, 8)}'
+            )
+        moved = [
+            f'{i} is {n} here and {old_numbers[i]} there'
+            for i, n in names.items()
+            if i in old_numbers and old_numbers[i] != n
+        ]
         if moved:
-            found.notes.append(f'{name} numbers the classes in another order than '
-                               f'{next(iter(chosen.values()))[0]} ({some(moved)}): taken by name')
-        found.splits[split] = canonical(root, name, split, coco, images, {
-            i: number[n] for i, n in names.items() if n in number}, found)
+            found.notes.append(
+                f'{name} numbers the classes in another order than '
+                f'{next(iter(chosen.values()))[0]} ({some(moved)}): taken by name'
+            )
+        found.splits[split] = canonical(
+            root,
+            name,
+            split,
+            coco,
+            images,
+            {i: number[n] for i, n in names.items() if n in number},
+            found,
+        )
     found.task = 'masks' if has_masks(found.splits) else 'boxes'
     return found
 
@@ -65,8 +87,10 @@ def choose(files: dict[str, dict]) -> dict[str, tuple[str, dict]]:
     """The annotation file of each split, train first."""
     by_split: dict[str, list[str]] = {}
     for name, coco in files.items():
-        if any('bbox' in a or 'segmentation' in a for a in coco['annotations'][:100]) \
-                or not coco['annotations']:
+        if (
+            any('bbox' in a or 'segmentation' in a for a in coco['annotations'][:100])
+            or not coco['annotations']
+        ):
             by_split.setdefault(split_of(name, by_name=True), []).append(name)
     if len(by_split) > 1:
         by_split.pop('all', None)
@@ -92,8 +116,9 @@ def class_names(chosen: dict, found: Found) -> list[str]:
     headings = {category.get('supercategory') for category in categories}
     left = [c['name'] for c in categories if c['id'] in used or c['name'] not in headings]
     if heading := [c['name'] for c in categories if c['name'] not in left]:
-        found.notes.append(f'{some(heading)} is the heading of other classes and has no objects: '
-                           'no class')
+        found.notes.append(
+            f'{some(heading)} is the heading of other classes and has no objects: no class'
+        )
     if again := twice(left):
         used_names = [c['name'] for c in categories if c['id'] in used]
         if twice(used_names):
@@ -102,21 +127,24 @@ def class_names(chosen: dict, found: Found) -> list[str]:
     return left
 
 
-def canonical(root: Path, name: str, split: str, coco: dict, images: list[str],
-              classes: dict, found: Found) -> dict:
+def canonical(
+    root: Path, name: str, split: str, coco: dict, images: list[str], classes: dict, found: Found
+) -> dict:
     """The content of an annotation file with paths below ``root`` and class indices."""
     paths = locate([str(i.get('file_name')) for i in coco['images']], name, split, images)
     missing = [i.get('file_name') for i, p in zip(coco['images'], paths, strict=True) if not p]
     if missing:
-        found.errors.append(f'{name}: {len(missing)} of {len(coco["images"])} images are missing, '
-                            f'such as {some(missing)}; copy them into the folder, or take them '
-                            'out of the file')
+        found.errors.append(
+            f'{name}: {len(missing)} of {len(coco["images"])} images are missing, '
+            f'such as {some(missing)}; copy them into the folder, or take them '
+            'out of the file'
+        )
     kept, annotations, strange = {}, [], Counter()
     for image, path in zip(coco['images'], paths, strict=True):
         if path:
             kept[str(image.get('id'))] = dict(
-                id=len(kept), file_name=path, width=image.get('width'),
-                height=image.get('height'))
+                id=len(kept), file_name=path, width=image.get('width'), height=image.get('height')
+            )
     known = {str(image.get('id')) for image in coco['images']}
     for a in coco['annotations']:
         image, index = kept.get(str(a.get('image_id'))), classes.get(a.get('category_id'))
@@ -124,20 +152,30 @@ def canonical(root: Path, name: str, split: str, coco: dict, images: list[str],
         if image is None or index is None:
             strange['of an image that is not in the file'] += str(a.get('image_id')) not in known
             continue
-        if not (isinstance(box, list) and len(box) == 4 and all(
-                isinstance(v, (int, float)) and np.isfinite(v) for v in box)):
+        if not (
+            isinstance(box, list)
+            and len(box) == 4
+            and all(isinstance(v, (int, float)) and np.isfinite(v) for v in box)
+        ):
             box = box_of(a.get('segmentation'))
             if box is None:
                 strange['without a box of four finite numbers'] += 1
                 continue
-        one = dict(image_id=image['id'], category_id=index, bbox=box,
-                   area=a.get('area') if isinstance(a.get('area'), (int, float))
-                   else box[2] * box[3], iscrowd=int(bool(a.get('iscrowd') or a.get('ignore'))))
+        one = dict(
+            image_id=image['id'],
+            category_id=index,
+            bbox=box,
+            area=a.get('area') if isinstance(a.get('area'), (int, float)) else box[2] * box[3],
+            iscrowd=int(bool(a.get('iscrowd') or a.get('ignore'))),
+        )
         if usable(a.get('segmentation')):
             one['segmentation'] = a['segmentation']
         annotations.append(one)
-    found.errors += [f'{name}: {count} of {len(coco["annotations"])} annotations are {kind}'
-                     for kind, count in strange.items() if count]
+    found.errors += [
+        f'{name}: {count} of {len(coco["annotations"])} annotations are {kind}'
+        for kind, count in strange.items()
+        if count
+    ]
     return dict(images=list(kept.values()), annotations=annotations)
 
 
@@ -153,8 +191,12 @@ def locate(names: list[str], file: str, split: str, images: list[str]) -> list[s
 
     def rank(folder):
         hits = sum(f'{folder}/{name}'.lstrip('/') in there for name in names[:1000])
-        return (hits, split_of(f'{folder}/x') == split,
-                folder == Path(file).parent.as_posix(), -len(folder))
+        return (
+            hits,
+            split_of(f'{folder}/x') == split,
+            folder == Path(file).parent.as_posix(),
+            -len(folder),
+        )
 
     folder = max(sorted(folders), key=rank)
     by_name: dict[str, list[str]] = {}
@@ -175,8 +217,14 @@ def usable(segmentation) -> bool:
     """Whether COCO's API can make a mask of it: polygons of three points and more, or RLE."""
     if isinstance(segmentation, dict):
         return 'counts' in segmentation and 'size' in segmentation
-    return isinstance(segmentation, list) and len(segmentation) > 0 and all(
-        isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0 for part in segmentation)
+    return (
+        isinstance(segmentation, list)
+        and len(segmentation) > 0
+        and all(
+            isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0
+            for part in segmentation
+        )
+    )
 
 
 def box_of(segmentation) -> list[float] | None:

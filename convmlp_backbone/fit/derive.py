@@ -1,4 +1,5 @@
 """Values of a config from the data, the machine and the time: each with why it was taken."""
+
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 # RetinaNet's anchors at octave_base_scale 1: three to each octave on the strides 8 to 128; the
 # RPN's at scale 1 on the strides 4 to 64.
 RETINA = [stride * 2 ** (i / 3) for stride in (8, 16, 32, 64, 128) for i in range(3)]
-RPN = [4., 8., 16., 32., 64.]
+RPN = [4.0, 8.0, 16.0, 32.0, 64.0]
 USUAL = [0.5, 1.0, 2.0]  # height to width
 WANTED = 16  # pixels that a small object should have: two cells of the finest level
 LARGEST = 2.0  # times: what an image is enlarged at most, as nothing is added to what is seen
@@ -20,6 +21,7 @@ CROPS = dict(cpu=320, cuda=1024)  # pixels, side of a training crop where it pay
 @dataclass
 class Plan:
     """What a config is made of: ``values`` by name, and ``why`` by the same names."""
+
     values: dict[str, Any] = field(default_factory=dict)
     why: dict[str, str] = field(default_factory=dict)
 
@@ -51,16 +53,20 @@ def image_scale(sizes: np.ndarray, long_side: float, device: str) -> tuple[float
         device: ``'cpu'`` or ``'cuda'``.
     """
     small = float(np.quantile(np.sqrt(sizes.prod(1)), 0.1))
-    factor = min(LARGEST, max(1., WANTED / small))
-    why = (f'a tenth of the objects is smaller than {small:.0f} pixels' + (
-        '' if factor == 1 else f'; {WANTED} are two cells of the finest level'))
+    factor = min(LARGEST, max(1.0, WANTED / small))
+    why = f'a tenth of the objects is smaller than {small:.0f} pixels' + (
+        '' if factor == 1 else f'; {WANTED} are two cells of the finest level'
+    )
     limit = LIMITS[device]
     if long_side * factor > limit:
         # Nothing is gained by many pixels of large objects; small ones need theirs.
         least = min(factor, WANTED / small)
         factor = max(limit / long_side, least)
-        why += (f', and {limit} pixels are enough' if factor > least else
-                ', so the images are not made smaller')
+        why += (
+            f', and {limit} pixels are enough'
+            if factor > least
+            else ', so the images are not made smaller'
+        )
     return to_32(long_side * factor) / long_side, why
 
 
@@ -80,8 +86,10 @@ def anchors(sizes: np.ndarray, sides: list[float], usual: float) -> tuple[float,
         sides: Sides of the anchors at scale 1, pixels.
         usual: The usual scale, which is taken where others are not clearly better.
     """
-    own = [float(f'{2 ** form:.2g}') for form in np.quantile(
-        np.log2(sizes[:, 1] / sizes[:, 0]), [0.1, 0.5, 0.9])]
+    own = [
+        float(f'{2**form:.2g}')
+        for form in np.quantile(np.log2(sizes[:, 1] / sizes[:, 0]), [0.1, 0.5, 0.9])
+    ]
     # Small scales last: they put objects on coarser levels, where they are less well located.
     scales = [usual, usual * 3 / 4, usual / 2, usual / 4, usual * 2]
 
@@ -109,10 +117,12 @@ def crop_size(sizes: np.ndarray, image: tuple[float, float], device: str) -> tup
     """
     large = float(np.quantile(np.sqrt(sizes.prod(1)), 0.9)) if len(sizes) else 0
     side = to_32(max(CROPS[device], 6 * large))
-    if side ** 2 * 1.5 > image[0] * image[1] or side >= max(image):
+    if side**2 * 1.5 > image[0] * image[1] or side >= max(image):
         return None, 'the whole image'
-    return side, (f'{side ** 2 / (image[0] * image[1]):.0%} of an image, and six times as wide as '
-                  'its large objects: as many iterations in less time')
+    return side, (
+        f'{side**2 / (image[0] * image[1]):.0%} of an image, and six times as wide as '
+        'its large objects: as many iterations in less time'
+    )
 
 
 def iterations(seconds: float, step: float, evaluation: float, least: int = 20) -> tuple[int, int]:
@@ -133,8 +143,9 @@ def val_images(seconds: float, per_image: float, count: int) -> int:
     return int(np.clip(0.15 * seconds / per_image, min(count, LEAST), count))
 
 
-def batch_size(task: str, device: str, free: float, per_image: float,
-               images: int) -> tuple[int, str]:
+def batch_size(
+    task: str, device: str, free: float, per_image: float, images: int
+) -> tuple[int, str]:
     """Images of a batch.
 
     Args:
@@ -145,7 +156,9 @@ def batch_size(task: str, device: str, free: float, per_image: float,
     wanted = dict(classes=16, semantic=2, boxes=2, masks=2)[task] * (1 if device == 'cpu' else 4)
     fits = max(1, int(0.7 * free / max(per_image, 1)))
     size = max(1, min(wanted, fits, images))
-    why = (f'of {free / 2 ** 30:.0f} GiB of memory {size} take {size * per_image / 2 ** 30:.1f}'
-           + ('' if device == 'cuda' or size < wanted else
-              ': without a GPU more would only mean fewer iterations'))
+    why = f'of {free / 2**30:.0f} GiB of memory {size} take {size * per_image / 2**30:.1f}' + (
+        ''
+        if device == 'cuda' or size < wanted
+        else ': without a GPU more would only mean fewer iterations'
+    )
     return size, why

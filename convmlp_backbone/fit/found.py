@@ -1,4 +1,5 @@
 """What a folder holds, whatever its layout."""
+
 import os
 import re
 from collections import Counter
@@ -10,8 +11,17 @@ from typing import Any
 from ..errors import UserError
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
-SPLITS = dict(train='train', training='train', trainset='train', val='val', valid='val',
-              validation='val', dev='val', test='test', testing='test')
+SPLITS = dict(
+    train='train',
+    training='train',
+    trainset='train',
+    val='val',
+    valid='val',
+    validation='val',
+    dev='val',
+    test='test',
+    testing='test',
+)
 SKIPPED = ('__MACOSX', 'work_dirs')  # folders that hold copies
 TASKS = ('boxes', 'masks', 'semantic', 'classes')
 
@@ -34,6 +44,7 @@ class Found:
         errors: Why training would be in vain, one line each.
         notes: What was taken for what, one line each.
     """
+
     root: Path
     layout: str
     task: str
@@ -46,8 +57,11 @@ class Found:
     def images(self, split: str) -> list[str]:
         """Paths of a split's images, below ``root``."""
         part = self.splits[split]
-        return ([image['file_name'] for image in part['images']] if isinstance(part, dict)
-                else [image for image, _ in part])
+        return (
+            [image['file_name'] for image in part['images']]
+            if isinstance(part, dict)
+            else [image for image, _ in part]
+        )
 
 
 def files_below(root: Path, suffixes: Iterable[str]) -> list[str]:
@@ -55,8 +69,9 @@ def files_below(root: Path, suffixes: Iterable[str]) -> list[str]:
     found, suffixes = [], tuple(suffixes)
     for folder, folders, names in os.walk(root, followlinks=True):
         folders[:] = sorted(n for n in folders if n[0] not in '.@' and n not in SKIPPED)
-        found += [os.path.join(folder, n) for n in names
-                  if n[0] != '.' and n.lower().endswith(suffixes)]
+        found += [
+            os.path.join(folder, n) for n in names if n[0] != '.' and n.lower().endswith(suffixes)
+        ]
     return sorted(Path(path).relative_to(root).as_posix() for path in found)
 
 
@@ -77,8 +92,7 @@ def split_of(path: str, by_name: bool = False) -> str:
 def some(items: Iterable, most: int = 3) -> str:
     """``a, b, c and 7 more``."""
     items = list(map(str, items))
-    return ', '.join(items[:most]) + (
-        f' and {len(items) - most} more' if len(items) > most else '')
+    return ', '.join(items[:most]) + (f' and {len(items) - most} more' if len(items) > most else '')
 
 
 def twice(items: Iterable[str]) -> list[str]:

@@ -1,18 +1,29 @@
 """Which layout a folder has: each is tried in turn, the first that fits is taken."""
+
 from pathlib import Path
 
 from ..errors import UserError
 from . import class_folders, coco_json, mask_images, voc, yolo
 from .found import SUFFIXES, Found, files_below, some
 
-LAYOUTS = dict(COCO=coco_json.read, YOLO=yolo.read, VOC=voc.read, masks=mask_images.read,
-               folders=class_folders.read)
-OF_TASK = dict(boxes=('COCO', 'YOLO', 'VOC'), masks=('COCO', 'YOLO'), semantic=('masks', ),
-               classes=('folders', ))
+LAYOUTS = dict(
+    COCO=coco_json.read,
+    YOLO=yolo.read,
+    VOC=voc.read,
+    masks=mask_images.read,
+    folders=class_folders.read,
+)
+OF_TASK = dict(
+    boxes=('COCO', 'YOLO', 'VOC'), masks=('COCO', 'YOLO'), semantic=('masks',), classes=('folders',)
+)
 
 
-def read(root: Path, task: str | None = None, unlabelled: int | None = None,
-         classes: list[str] | None = None) -> Found:
+def read(
+    root: Path,
+    task: str | None = None,
+    unlabelled: int | None = None,
+    classes: list[str] | None = None,
+) -> Found:
     """The data set in a folder.
 
     Args:
@@ -33,9 +44,11 @@ def read(root: Path, task: str | None = None, unlabelled: int | None = None,
         images = files_below(root, SUFFIXES)
         raise UserError(
             f'{root} holds {len(images)} images ({some(images)}) and no labels '
-            + (f'for --task {task} ' if task else '') + 'that are known: COCO (*.json), YOLO '
+            + (f'for --task {task} ' if task else '')
+            + 'that are known: COCO (*.json), YOLO '
             '(labels/*.txt), Pascal VOC (*.xml), masks beside images (masks/*.png), a folder for '
-            'each class')
+            'each class'
+        )
     if found.task == 'semantic':
         mask_images.understand(found, unlabelled, classes)
     elif classes:
@@ -54,8 +67,11 @@ def keep_classes(found: Found, classes: list[str]):
     new = {found.names.index(name): index for index, name in enumerate(classes)}
     for split, part in found.splits.items():
         if isinstance(part, dict):
-            part['annotations'] = [dict(a, category_id=new[a['category_id']])
-                                   for a in part['annotations'] if a['category_id'] in new]
+            part['annotations'] = [
+                dict(a, category_id=new[a['category_id']])
+                for a in part['annotations']
+                if a['category_id'] in new
+            ]
         else:
             found.splits[split] = [(image, new[i]) for image, i in part if i in new]
     found.names = list(classes)

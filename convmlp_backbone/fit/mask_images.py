@@ -1,4 +1,5 @@
 """Images with masks of the same name: values that are class indices, 0 and 255, or colours."""
+
 import csv
 import multiprocessing
 import re
@@ -10,13 +11,20 @@ from PIL import Image
 from .found import SUFFIXES, Found, files_below, read_names, some, split_of
 
 # Folders of masks, and what a mask's own name has more than its image's.
-MASK_FOLDER = re.compile(r'(masks?|annot(ation)?s?|labels?|labelids|gt|ground_?truth|gtfine|seg|'
-                         r'segmentations?|segmentationclass\w*|semantic|maps?|\w*annot|'
-                         r'\w+[ _-](masks?|labels?|gt))$', re.IGNORECASE)
-MASK_ENDING = re.compile(r'[ _.-]+(masks?|gt|gtfine|labelids|labeltrainids|labels?|seg|'
-                         r'segmentation|annotation|l)$', re.IGNORECASE)
-IMAGE_FOLDER = re.compile(r'(images?|imgs?|jpegimages|photos?|rgb|leftimg8bit|data)$',
-                          re.IGNORECASE)
+MASK_FOLDER = re.compile(
+    r'(masks?|annot(ation)?s?|labels?|labelids|gt|ground_?truth|gtfine|seg|'
+    r'segmentations?|segmentationclass\w*|semantic|maps?|\w*annot|'
+    r'\w+[ _-](masks?|labels?|gt))$',
+    re.IGNORECASE,
+)
+MASK_ENDING = re.compile(
+    r'[ _.-]+(masks?|gt|gtfine|labelids|labeltrainids|labels?|seg|'
+    r'segmentation|annotation|l)$',
+    re.IGNORECASE,
+)
+IMAGE_FOLDER = re.compile(
+    r'(images?|imgs?|jpegimages|photos?|rgb|leftimg8bit|data)$', re.IGNORECASE
+)
 IMAGE_ENDING = re.compile(r'[ _.-]+(leftimg8bit|image|img|rgb)$', re.IGNORECASE)
 MOST = 255  # colours or values; more are no classes
 NAME_FILES = ('classes.txt', 'labels.txt', 'names.txt')
@@ -43,7 +51,8 @@ def read(root: Path) -> Found | None:
             continue
         split = split_of(path)
         parts.setdefault(split_of(found[0]) if split == 'all' else split, []).append(
-            (path, found[0]))
+            (path, found[0])
+        )
     if not parts:
         return None
     if len(parts) > 1:
@@ -51,18 +60,23 @@ def read(root: Path) -> Found | None:
     found = Found(root, 'images and masks', 'semantic', [], parts)
     paired = {mask for part in parts.values() for _, mask in part}
     if left := [mask for mask in masks if mask not in paired]:
-        found.errors.append(f'{len(left)} of {len(masks)} masks have no image, such as '
-                            f'{some(left)}; copy the images into the folder, or take them away')
+        found.errors.append(
+            f'{len(left)} of {len(masks)} masks have no image, such as '
+            f'{some(left)}; copy the images into the folder, or take them away'
+        )
     if alone:
-        found.errors.append(f'{len(alone)} of {len(images)} images have no mask, such as '
-                            f'{some(alone)}; copy the masks into the folder, or take them away')
+        found.errors.append(
+            f'{len(alone)} of {len(images)} images have no mask, such as '
+            f'{some(alone)}; copy the masks into the folder, or take them away'
+        )
     return found
 
 
 def is_mask(path: str) -> bool:
     parts = Path(path)
     return bool(MASK_ENDING.search(parts.stem)) or any(
-        MASK_FOLDER.match(part) for part in parts.parent.parts)
+        MASK_FOLDER.match(part) for part in parts.parent.parts
+    )
 
 
 def keys(path: str) -> list[tuple]:
@@ -71,12 +85,16 @@ def keys(path: str) -> list[tuple]:
     name = Path(path).stem
     while (shorter := IMAGE_ENDING.sub('', MASK_ENDING.sub('', name))) not in ('', name):
         name = shorter
-    folders = tuple(part.lower() for part in Path(path).parent.parts
-                    if not MASK_FOLDER.match(part) and not IMAGE_FOLDER.match(part)
-                    and split_of(f'{part}/x') == 'all')
+    folders = tuple(
+        part.lower()
+        for part in Path(path).parent.parts
+        if not MASK_FOLDER.match(part)
+        and not IMAGE_FOLDER.match(part)
+        and split_of(f'{part}/x') == 'all'
+    )
     split = split_of(path)
     found = [(split, folders, name.lower()), (split, name.lower())]
-    return found + [(name.lower(), )] if split == 'all' or is_mask(path) else found
+    return found + [(name.lower(),)] if split == 'all' or is_mask(path) else found
 
 
 def values_of(path: Path) -> tuple[str, dict] | tuple[None, str]:
@@ -93,8 +111,10 @@ def values_of(path: Path) -> tuple[str, dict] | tuple[None, str]:
         return 'values', dict(zip(values.tolist(), counts.tolist(), strict=True))
     colours = pixels.astype(np.int32) @ [65536, 256, 1]
     values, counts = np.unique(colours, return_counts=True)
-    return 'colours', {(v >> 16, v >> 8 & 255, v & 255): n
-                       for v, n in zip(values.tolist(), counts.tolist(), strict=True)}
+    return 'colours', {
+        (v >> 16, v >> 8 & 255, v & 255): n
+        for v, n in zip(values.tolist(), counts.tolist(), strict=True)
+    }
 
 
 def mask_pixels(path: Path) -> np.ndarray:
@@ -134,10 +154,12 @@ def understand(found: Found, unlabelled: int | None = None, classes: list[str] |
         for value, count in part.items():
             total[value] = total.get(value, 0) + count
     if 'colours' in kinds:  # a mask without colours is black, white or grey in a set with them
-        total = {(v, ) * 3 if not isinstance(v, tuple) else v: n for v, n in total.items()}
+        total = {(v,) * 3 if not isinstance(v, tuple) else v: n for v, n in total.items()}
     if len(total) > MOST:
-        found.errors.append(f'the masks have {len(total)} different colours or values: they are no '
-                            'maps of classes; were they saved as JPEG, or enlarged with blending?')
+        found.errors.append(
+            f'the masks have {len(total)} different colours or values: they are no '
+            'maps of classes; were they saved as JPEG, or enlarged with blending?'
+        )
         return
     names = classes or given_names(root)
     if 'colours' in kinds:
@@ -149,12 +171,16 @@ def understand(found: Found, unlabelled: int | None = None, classes: list[str] |
     learned = counts.get('train') or counts.get('all') or {}
     present = {found.values.get(value, IGNORED) for value in learned} - {IGNORED}
     if not present:
-        found.errors.append(f'no pixel of the training masks has a class: all are '
-                            f'{some(sorted(learned))}, which means unlabelled')
+        found.errors.append(
+            f'no pixel of the training masks has a class: all are '
+            f'{some(sorted(learned))}, which means unlabelled'
+        )
     elif len(present) == 1:
         index = present.pop()
-        found.errors.append(f'all pixels of the training masks are of one class, '
-                            f'{found.names[index]}: there is nothing to tell apart')
+        found.errors.append(
+            f'all pixels of the training masks are of one class, '
+            f'{found.names[index]}: there is nothing to tell apart'
+        )
 
 
 def map_files(function, paths):
@@ -178,41 +204,54 @@ def _values(found: Found, total: dict, unlabelled: int | None, names: list[str],
         if values == [255]:
             ignored = {255}
         elif len(values) == 2:
-            found.notes.append('masks of 0 and 255: 0 is the background, 255 the object '
-                               '(--unlabelled 255 if it means unlabelled)')
+            found.notes.append(
+                'masks of 0 and 255: 0 is the background, 255 the object '
+                '(--unlabelled 255 if it means unlabelled)'
+            )
     elif unlabelled is None and 255 in values:
         ignored = {255}
         found.notes.append('255 is taken for unlabelled')
     left = [value for value in values if value not in ignored]
-    if unlabelled is None and 0 in left and len(left) > 1 and (
-            ade_layout(found) or names and max(left) == len(names)):
+    if (
+        unlabelled is None
+        and 0 in left
+        and len(left) > 1
+        and (ade_layout(found) or names and max(left) == len(names))
+    ):
         ignored.add(0)
         left.remove(0)
-        found.notes.append('0 is taken for unlabelled, '
-                           + ('as ADE20K has it' if not names else 'the names begin at 1')
-                           + '; if it is a class: --unlabelled 255')
+        found.notes.append(
+            '0 is taken for unlabelled, '
+            + ('as ADE20K has it' if not names else 'the names begin at 1')
+            + '; if it is a class: --unlabelled 255'
+        )
     first = min(1, min(left, default=0))
     if names and left and max(left) < len(names) + first:
         found.names = names
         found.values = {value: value - first for value in left}
     else:
         if names and forced:
-            found.errors.append(f'--classes has {len(names)} names, the masks hold '
-                                f'{some(left, 8)}')
-        found.names = ['background' if value == 0 else
-                       'object' if values == [0, 255] else f'class {value}' for value in left]
+            found.errors.append(f'--classes has {len(names)} names, the masks hold {some(left, 8)}')
+        found.names = [
+            'background' if value == 0 else 'object' if values == [0, 255] else f'class {value}'
+            for value in left
+        ]
         found.values = {value: index for index, value in enumerate(left)}
         if 0 in left and len(left) > 2:
-            found.notes.append('0 is taken for a class, the background; if it means unlabelled: '
-                               '--unlabelled 0')
+            found.notes.append(
+                '0 is taken for a class, the background; if it means unlabelled: --unlabelled 0'
+            )
     found.values.update(dict.fromkeys(ignored, IGNORED))
 
 
 def ade_layout(found: Found) -> bool:
     """ADE20K's folders, in whose masks 0 means unlabelled."""
-    return all(re.search(r'(^|/)images/(training|validation)/', image)
-               and re.search(r'(^|/)annotations/(training|validation)/', mask)
-               for part in found.splits.values() for image, mask in part)
+    return all(
+        re.search(r'(^|/)images/(training|validation)/', image)
+        and re.search(r'(^|/)annotations/(training|validation)/', mask)
+        for part in found.splits.values()
+        for image, mask in part
+    )
 
 
 def _colours(found: Found, total: dict):
@@ -222,16 +261,21 @@ def _colours(found: Found, total: dict):
             names = read_colours(found.root / name)
             break
     if names and (unknown := sorted(set(total) - set(names))):
-        found.errors.append(f'the masks have the colours {some(unknown)}, which {name} does not '
-                            'name')
+        found.errors.append(
+            f'the masks have the colours {some(unknown)}, which {name} does not name'
+        )
     if names:
         order = list(names)
     else:
         order = sorted(total)
-        names = {colour: 'background' if colour == (0, 0, 0) else 'colour ' + ','.join(
-            map(str, colour)) for colour in order}
-        found.notes.append(f'{len(order)} colours, each a class; names: a file labelmap.txt with a '
-                           'line NAME:R,G,B for each')
+        names = {
+            colour: 'background' if colour == (0, 0, 0) else 'colour ' + ','.join(map(str, colour))
+            for colour in order
+        }
+        found.notes.append(
+            f'{len(order)} colours, each a class; names: a file labelmap.txt with a '
+            'line NAME:R,G,B for each'
+        )
     found.names = [names[colour] for colour in order]
     found.values = {colour: index for index, colour in enumerate(order)}
 
@@ -240,9 +284,15 @@ def read_colours(path: Path) -> dict[tuple[int, int, int], str]:
     """Colours and names: CVAT's ``name:r,g,b:...``, or name and numbers in columns of any order."""
     colours = {}
     lines = path.read_text(errors='replace').splitlines()
-    rows = csv.reader(lines) if path.suffix == '.csv' else [
-        [part for part in re.split(r'[:,\s]+', line) if part] for line in lines
-        if line.strip() and not line.startswith('#')]
+    rows = (
+        csv.reader(lines)
+        if path.suffix == '.csv'
+        else [
+            [part for part in re.split(r'[:,\s]+', line) if part]
+            for line in lines
+            if line.strip() and not line.startswith('#')
+        ]
+    )
     for row in rows:
         numbers = [int(part) for part in row if part.strip().isdigit()][:3]
         words = [part.strip() for part in row if part.strip() and not part.strip().isdigit()]
@@ -274,8 +324,11 @@ def class_map(pixels: np.ndarray, values: dict) -> np.ndarray:
     result = np.full(pixels.shape[:2], IGNORED, np.uint8)
     for value, index in values.items():
         if isinstance(value, tuple):
-            same = pixels == value[0] if grey and len(set(value)) == 1 else (
-                np.zeros(result.shape, bool) if grey else (pixels == value).all(-1))
+            same = (
+                pixels == value[0]
+                if grey and len(set(value)) == 1
+                else (np.zeros(result.shape, bool) if grey else (pixels == value).all(-1))
+            )
         else:
             same = pixels == value if grey else np.zeros(result.shape, bool)
         result[same] = index

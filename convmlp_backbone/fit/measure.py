@@ -1,4 +1,5 @@
 """How long an iteration and an evaluation of a config take here, and how much memory."""
+
 import multiprocessing
 import os
 import re
@@ -34,11 +35,12 @@ class Cost:
             there is none.
         busy: How many times as long all took as the processor worked on it: others do, too.
     """
+
     step: float
     val_image: float
     memory: float
     mixed: float | None = None
-    busy: float = 1.
+    busy: float = 1.0
 
 
 def device() -> str:
@@ -49,9 +51,11 @@ def free_memory() -> float:
     """Bytes that training may take: of the GPU, or of what the machine or the container has."""
     if device() == 'cuda':
         return torch.cuda.mem_get_info()[0]
-    free = 1024. * int(re.search(r'MemAvailable: +(\d+) kB', MEMORY.read_text())[1])
-    for limit, used in (('memory.max', 'memory.current'), (
-            'memory/memory.limit_in_bytes', 'memory/memory.usage_in_bytes')):
+    free = 1024.0 * int(re.search(r'MemAvailable: +(\d+) kB', MEMORY.read_text())[1])
+    for limit, used in (
+        ('memory.max', 'memory.current'),
+        ('memory/memory.limit_in_bytes', 'memory/memory.usage_in_bytes'),
+    ):
         limit, used = (CGROUP / name for name in (limit, used))
         if limit.is_file() and used.is_file() and (text := limit.read_text().strip()).isdigit():
             free = min(free, int(text) - int(used.read_text()))
@@ -70,6 +74,7 @@ def measure(config: Path) -> Cost:
 def _quietly(config: Path) -> Cost:
     """:func:`_measure` without what toolboxes print on the way."""
     from mmengine.logging import MMLogger
+
     MMLogger.get_instance('mmengine', log_level='ERROR')
     with open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         return _measure(config)
@@ -77,6 +82,7 @@ def _quietly(config: Path) -> Cost:
 
 def _measure(config: Path) -> Cost:
     import convmlp_backbone  # noqa: F401  registers backbone and hooks
+
     cfg = Config.fromfile(config)
     init_default_scope(cfg.default_scope)
     where = device()
@@ -92,8 +98,13 @@ def _measure(config: Path) -> Cost:
     before, start, worked = memory_taken(), time.monotonic(), time.process_time()
     step = _step(model, cfg, train)
     memory = max(memory_taken() - before, 1) / cfg.train_dataloader.batch_size
-    busy = (time.monotonic() - start) * torch.get_num_threads() / max(
-        time.process_time() - worked, 0.01) if where == 'cpu' else 1.
+    busy = (
+        (time.monotonic() - start)
+        * torch.get_num_threads()
+        / max(time.process_time() - worked, 0.01)
+        if where == 'cpu'
+        else 1.0
+    )
     mixed = None
     if mixed_precision(cfg, where):
         mixed = _step(model, cfg, train)

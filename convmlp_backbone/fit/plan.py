@@ -1,4 +1,5 @@
 """All values of a config for what was found, see :mod:`.derive`."""
+
 import os
 import random
 from collections import Counter
@@ -27,10 +28,12 @@ from .measure import Cost, mixed_precision
 from .split import SEED, subset
 from .survey import Look
 
-PUBLISHED = dict(boxes='convmlp://detection/retinanet_convmlp_s_coco.pth',
-                 masks='convmlp://detection/maskrcnn_convmlp_s_coco.pth',
-                 semantic='convmlp://segmentation/sem_fpn_convmlp_s_ade20k.pth',
-                 classes='convmlp://convmlp_s_imagenet.pth')
+PUBLISHED = dict(
+    boxes='convmlp://detection/retinanet_convmlp_s_coco.pth',
+    masks='convmlp://detection/maskrcnn_convmlp_s_coco.pth',
+    semantic='convmlp://segmentation/sem_fpn_convmlp_s_ade20k.pth',
+    classes='convmlp://convmlp_s_imagenet.pth',
+)
 RATES = dict(boxes=4e-4, masks=4e-4, semantic=4e-4, classes=3e-4)  # from scratch
 FINE_TUNING = 1e-4
 START_UP = 30  # seconds from the start to the first iteration, and from the last to the end
@@ -43,9 +46,13 @@ def first_plan(found: Found, looks: dict[str, Look], weights: str | None, where:
     plan.set('workers', 1 if (os.cpu_count() or 1) <= 4 else 4)
     start_from(plan, found.task, weights)
     scratch = not plan['load_from'] and not plan['backbone']
-    plan.set('lr', RATES[found.task] if scratch else FINE_TUNING,
-             plan.why['load_from'] if scratch else 'fine-tuning: a rate that does not spoil what '
-             'the weights know')
+    plan.set(
+        'lr',
+        RATES[found.task] if scratch else FINE_TUNING,
+        plan.why['load_from']
+        if scratch
+        else 'fine-tuning: a rate that does not spoil what the weights know',
+    )
     plan.set('precision', dict(type='OptimWrapper'))
     plan.set('batch', dict(classes=16).get(found.task, 2))
     plan.set('iterations', 100)
@@ -53,15 +60,16 @@ def first_plan(found: Found, looks: dict[str, Look], weights: str | None, where:
     plan.set('evaluations', 10)
     plan.set('patience', 5, 'early stop: half of the evaluations without a better one')
     plan.set('batch', min(plan['batch'], len(found.images('train'))))
-    sizes = np.array([looks[image].size for image in found.images('train') if looks[image].size],
-                     float)
+    sizes = np.array(
+        [looks[image].size for image in found.images('train') if looks[image].size], float
+    )
     if found.task == 'classes':
         plan.set('size', 64)
         return plan
     same = bool((sizes == sizes[0]).all())
     width, height = np.median(sizes, 0)
     if found.task == 'semantic':
-        factor, why = 1., ''
+        factor, why = 1.0, ''
         limit = 512
         if min(width, height) > limit:
             factor = limit / min(width, height)
@@ -74,8 +82,11 @@ def first_plan(found: Found, looks: dict[str, Look], weights: str | None, where:
     image = width * factor, height * factor
     plan.set('scale', (round(max(image)), round(max(image) if same else min(image))), why)
     if same:
-        plan.set('factor', factor, 'all training images are of one size; so others keep the '
-                 'scale, not the size')
+        plan.set(
+            'factor',
+            factor,
+            'all training images are of one size; so others keep the scale, not the size',
+        )
     else:
         plan.set('factor', None)
     plan.set('flip', *flip_directions(found))
@@ -90,10 +101,14 @@ def first_plan(found: Found, looks: dict[str, Look], weights: str | None, where:
     plan.set('ratios', ratios)
     counts = Counter(a['image_id'] for part in found.splits.values() for a in part['annotations'])
     most = max(counts.values(), default=1)
-    plan.set('most', int(np.ceil(max(100, 1.5 * most) / 100) * 100),
-             f'up to {most} objects are in an image' if most > 66 else '')
-    plan.set('samples', int(np.clip(2 ** np.ceil(np.log2(2 * np.mean(list(counts.values())))),
-                                    32, 128)))
+    plan.set(
+        'most',
+        int(np.ceil(max(100, 1.5 * most) / 100) * 100),
+        f'up to {most} objects are in an image' if most > 66 else '',
+    )
+    plan.set(
+        'samples', int(np.clip(2 ** np.ceil(np.log2(2 * np.mean(list(counts.values())))), 32, 128))
+    )
     plan.set('regions', int(max(100, 2 * plan['samples'])))
     return plan
 
@@ -109,8 +124,9 @@ def flip_directions(found: Found) -> tuple[str, str]:
     for path in images:
         pixels = plausible.open_image(path, 'L')
         half = len(pixels) // 2
-        tilt.append((pixels[:half].mean() - pixels[-half:].mean()) / (pixels.std() + 1)
-                    if half else 0)
+        tilt.append(
+            (pixels[:half].mean() - pixels[-half:].mean()) / (pixels.std() + 1) if half else 0
+        )
     mean, error = np.mean(tilt), np.std(tilt) / np.sqrt(len(tilt))
     if abs(mean) < 0.1 or abs(mean) < 3 * error:
         return 'all', 'one class, and above is no brighter or darker than below: any side up'
@@ -130,13 +146,17 @@ def start_from(plan: Plan, task: str, weights: str | None):
     except UserError as error:
         if weights is not None:
             raise
-        plan.why['load_from'] = (f'from scratch, as {PUBLISHED[task]} could not be had: '
-                                 f'{str(error).split(";")[0]}')
+        plan.why['load_from'] = (
+            f'from scratch, as {PUBLISHED[task]} could not be had: {str(error).split(";")[0]}'
+        )
         return
     whole = any(name.startswith('backbone.') for name in unwrap(read(path))[1])
     if whole and task != 'classes' or whole and weights not in (None, 'published'):
-        plan.set('load_from', source, 'its layers of another number of classes are left out, with '
-                 'a warning')
+        plan.set(
+            'load_from',
+            source,
+            'its layers of another number of classes are left out, with a warning',
+        )
     else:
         plan.set('backbone', source)
 
@@ -147,15 +167,17 @@ def choose_size(plan: Plan, found: Found, cost: Cost, minutes: float, looks: dic
     Args:
         cost: Measured at the plan's size; changed to that of the new one.
     """
-    side = float(np.median([min(looks[image].size) for image in found.images('train')
-                            if looks[image].size]))
+    side = float(
+        np.median([min(looks[image].size) for image in found.images('train') if looks[image].size])
+    )
     passes = 60 * minutes / (cost.step * len(found.images('train')) / plan['batch'])
     for size in (224, 192, 160, 128, 96, 64):
         growth = (size / plan['size']) ** 2
         if size <= max(64, 1.25 * side) and passes / growth >= 50:
             break
     cost.step, cost.val_image, cost.memory = (
-        growth * value for value in (cost.step, cost.val_image, cost.memory))
+        growth * value for value in (cost.step, cost.val_image, cost.memory)
+    )
     if cost.mixed is not None:
         cost.mixed *= growth
     plan.set('size', size, f'{size} pixels: the most with 50 passes over the images in the time')
@@ -164,14 +186,18 @@ def choose_size(plan: Plan, found: Found, cost: Cost, minutes: float, looks: dic
 def schedule(plan: Plan, found: Found, cost: Cost, minutes: float, free: float):
     """Set what depends on the measured costs."""
     seconds = max(60 * minutes - START_UP, 20)
-    size, why = batch_size(found.task, plan['device'], free, cost.memory,
-                           len(found.images('train')))
+    size, why = batch_size(
+        found.task, plan['device'], free, cost.memory, len(found.images('train'))
+    )
     step = cost.step
     if cost.mixed is not None and cost.mixed < step:
         step, cfg = cost.mixed, ConfigDict(optim_wrapper=dict(type='OptimWrapper'))
         words = mixed_precision(cfg, plan['device'])
-        plan.set('precision', dict(cfg.optim_wrapper), f'{words}: {cost.mixed:.2f} s an '
-                 f'iteration, float32 {cost.step:.2f} s')
+        plan.set(
+            'precision',
+            dict(cfg.optim_wrapper),
+            f'{words}: {cost.mixed:.2f} s an iteration, float32 {cost.step:.2f} s',
+        )
     step *= size / plan['batch']
     plan.set('batch', size, why)
     count = len(found.images('val'))
@@ -179,12 +205,20 @@ def schedule(plan: Plan, found: Found, cost: Cost, minutes: float, free: float):
     if wanted < count:
         kept = set(random.Random(SEED).sample(found.images('val'), wanted))
         found.splits['val'] = subset(found.splits['val'], kept.__contains__)
-        plan.set('val', wanted, f'{wanted} of the {count} validation images, taken at random (seed '
-                 f'{SEED}): all would take {count * cost.val_image / 60:.0f} minutes')
+        plan.set(
+            'val',
+            wanted,
+            f'{wanted} of the {count} validation images, taken at random (seed '
+            f'{SEED}): all would take {count * cost.val_image / 60:.0f} minutes',
+        )
         count = wanted
     number, evaluations = iterations(seconds, step, cost.val_image * count)
     plan.set('evaluations', evaluations)
     passes = number * size / len(found.images('train'))
-    plan.set('iterations', number, f'{minutes:g} minutes: an iteration takes {step:.2f} s here, an '
-             f'evaluation {cost.val_image * count:.0f} s; {passes:.0f} passes over the images')
+    plan.set(
+        'iterations',
+        number,
+        f'{minutes:g} minutes: an iteration takes {step:.2f} s here, an '
+        f'evaluation {cost.val_image * count:.0f} s; {passes:.0f} passes over the images',
+    )
     plan.set('warm_up', max(1, min(500, number // 20)))

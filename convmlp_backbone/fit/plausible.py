@@ -1,4 +1,5 @@
 """Statistics that betray labels which belong to other pixels, or to other classes."""
+
 import random
 from pathlib import Path
 
@@ -58,8 +59,11 @@ def shift(root: Path, coco: dict) -> tuple[float, float] | None:
     best, centre = int(np.nanargmax(mean)), len(moves) // 2
     gain = contrasts[:, best] - contrasts[:, centre]
     gain = gain[np.isfinite(gain)]
-    if len(gain) < 2 * FEW or mean[best] < 1.25 * mean[centre] or (
-            gain.mean() < SURE * gain.std() / np.sqrt(len(gain))):
+    if (
+        len(gain) < 2 * FEW
+        or mean[best] < 1.25 * mean[centre]
+        or (gain.mean() < SURE * gain.std() / np.sqrt(len(gain)))
+    ):
         return None
     return moves[best]
 
@@ -84,8 +88,10 @@ def region(total: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """Sum and number of the pixels in boxes, as far as they are in the image."""
     height, width = total.shape[0] - 1, total.shape[1] - 1
     x1, y1, x2, y2 = np.clip(boxes.round(), 0, [width, height] * 2).astype(int).T
-    return (total[y2, x2] - total[y1, x2] - total[y2, x1] + total[y1, x1],
-            ((x2 - x1) * (y2 - y1)).astype(float))
+    return (
+        total[y2, x2] - total[y1, x2] - total[y2, x1] + total[y1, x1],
+        ((x2 - x1) * (y2 - y1)).astype(float),
+    )
 
 
 def box_features(root: Path, coco: dict) -> tuple[np.ndarray, np.ndarray]:
@@ -95,7 +101,7 @@ def box_features(root: Path, coco: dict) -> tuple[np.ndarray, np.ndarray]:
         pixels = open_image(root / name, 'RGB')
         for a in part:
             x, y, w, h = a['bbox']
-            inside = pixels[max(0, round(y)):round(y + h), max(0, round(x)):round(x + w)]
+            inside = pixels[max(0, round(y)) : round(y + h), max(0, round(x)) : round(x + w)]
             if inside.size:
                 features.append([np.log(w), np.log(h), np.log(w / h), *colours(inside)])
                 labels.append(a['category_id'])
@@ -104,8 +110,10 @@ def box_features(root: Path, coco: dict) -> tuple[np.ndarray, np.ndarray]:
 
 def image_features(root: Path, pairs: list[tuple[str, int]]) -> tuple[np.ndarray, np.ndarray]:
     pairs = random.Random(0).sample(pairs, min(len(pairs), OBJECTS))
-    return (np.array([[*colours(open_image(root / image, 'RGB'))] for image, _ in pairs]),
-            np.array([label for _, label in pairs]))
+    return (
+        np.array([[*colours(open_image(root / image, 'RGB'))] for image, _ in pairs]),
+        np.array([label for _, label in pairs]),
+    )
 
 
 def colours(pixels: np.ndarray) -> list[float]:
@@ -119,8 +127,9 @@ def exchanged(train: tuple, val: tuple, names: list[str]) -> list[tuple[str, str
     these classes of ``val`` for one another, a permutation, and tells them apart on ``train``.
     """
     (x, labels), (y, wanted) = train, val
-    classes = [i for i in range(len(names)) if (labels == i).sum() >= FEW
-               and (wanted == i).sum() >= FEW]
+    classes = [
+        i for i in range(len(names)) if (labels == i).sum() >= FEW and (wanted == i).sum() >= FEW
+    ]
     if len(classes) < 2:
         return []
     means = np.array([x[labels == i].mean(0) for i in classes])
@@ -135,8 +144,11 @@ def exchanged(train: tuple, val: tuple, names: list[str]) -> list[tuple[str, str
     for i in classes:
         taken = np.bincount(on_val[wanted == i], minlength=len(names))
         most = int(taken.argmax())
-        if (most != i and taken[most] > 0.7 * taken.sum()
-                and (on_train[labels == i] == i).mean() > 0.7):
+        if (
+            most != i
+            and taken[most] > 0.7 * taken.sum()
+            and (on_train[labels == i] == i).mean() > 0.7
+        ):
             looks[i] = most
     pairs = {i: j for i, j in looks.items() if set(looks) == set(looks.values())}
     return [(names[i], names[j]) for i, j in pairs.items()]

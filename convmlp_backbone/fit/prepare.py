@@ -1,4 +1,5 @@
 """The whole way from a folder to a config."""
+
 from pathlib import Path
 
 from ..errors import UserError
@@ -16,9 +17,13 @@ MASKS = 600  # iterations from scratch without which Mask R-CNN learns next to n
 MASKS_FROM_WEIGHTS = 150
 
 
-def look_at(folder: Path, task: str | None = None, unlabelled: int | None = None,
-            classes: list[str] | None = None, force: bool = False
-            ) -> tuple[Found, dict[str, Look]]:
+def look_at(
+    folder: Path,
+    task: str | None = None,
+    unlabelled: int | None = None,
+    classes: list[str] | None = None,
+    force: bool = False,
+) -> tuple[Found, dict[str, Look]]:
     """What is in a folder, with ``train`` and ``val``, and whether it is worth training on.
 
     Args:
@@ -43,8 +48,14 @@ def look_at(folder: Path, task: str | None = None, unlabelled: int | None = None
     return found, looks
 
 
-def make_config(found: Found, looks: dict[str, Look], folder: Path, minutes: float,
-                weights: str | None, or_boxes: bool) -> tuple[Plan, Path]:
+def make_config(
+    found: Found,
+    looks: dict[str, Look],
+    folder: Path,
+    minutes: float,
+    weights: str | None,
+    or_boxes: bool,
+) -> tuple[Plan, Path]:
     """Derive and measure all values, and write ``folder/config.py``.
 
     Args:
@@ -61,12 +72,16 @@ def make_config(found: Found, looks: dict[str, Look], folder: Path, minutes: flo
         wanted = MASKS_FROM_WEIGHTS if plan['load_from'] else MASKS
         if found.task != 'masks' or not or_boxes or plan['iterations'] >= wanted:
             break
-        found.notes.append(f'the objects have masks; the {plan["iterations"]} iterations of '
-                           f'{minutes:g} minutes are too few to learn them, so boxes it is. Masks: '
-                           f'--task masks --minutes {minutes * wanted / plan["iterations"]:.0f}')
+        found.notes.append(
+            f'the objects have masks; the {plan["iterations"]} iterations of '
+            f'{minutes:g} minutes are too few to learn them, so boxes it is. Masks: '
+            f'--task masks --minutes {minutes * wanted / plan["iterations"]:.0f}'
+        )
         found.task = 'boxes'
     if cost.busy > 2:
-        found.notes.append(f'others work on this machine: everything takes {cost.busy:.0f} times '
-                           'as long as it could')
+        found.notes.append(
+            f'others work on this machine: everything takes {cost.busy:.0f} times '
+            'as long as it could'
+        )
     write_data(found, folder / 'data')  # schedule may have taken a part of the validation images
     return plan, write_config(found, plan, folder)

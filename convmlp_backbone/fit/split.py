@@ -1,4 +1,5 @@
 """A validation set from a folder that has none: by image, seeded."""
+
 import random
 import re
 from collections.abc import Hashable
@@ -25,15 +26,28 @@ def make_splits(found: Found, looks: dict[str, Look]):
     else:
         source = next(iter(found.splits))
     part = found.splits.pop(source)
-    images = ([image['file_name'] for image in part['images']] if isinstance(part, dict)
-              else [image for image, _ in part])
+    images = (
+        [image['file_name'] for image in part['images']]
+        if isinstance(part, dict)
+        else [image for image, _ in part]
+    )
     strata = {} if found.task != 'classes' else dict(part)
-    held = held_out({image: (looks[image].digest or image, re.sub(r'\.rf\.\w+$', '', image.rsplit(
-        '.', 1)[0])) for image in images}, strata)
+    held = held_out(
+        {
+            image: (
+                looks[image].digest or image,
+                re.sub(r'\.rf\.\w+$', '', image.rsplit('.', 1)[0]),
+            )
+            for image in images
+        },
+        strata,
+    )
     for split, inside in (('train', lambda image: image not in held), ('val', held.__contains__)):
         found.splits[split] = subset(part, inside)
-    found.notes.append(f'no validation set was there: {len(held)} of {len(images)} images, taken '
-                       f'at random (seed {SEED}), are one')
+    found.notes.append(
+        f'no validation set was there: {len(held)} of {len(images)} images, taken '
+        f'at random (seed {SEED}), are one'
+    )
     if 'test' in found.splits:
         found.splits['test'] = found.splits.pop('test')
 
@@ -67,7 +81,7 @@ def held_out(keys: dict[str, tuple[Hashable, ...]], strata: dict[str, Hashable])
         rng.shuffle(its)
         wanted = max(1, round(SHARE * sum(map(len, its))))
         count = 0
-        for group in its[:len(its) - 1]:  # one at least is trained on
+        for group in its[: len(its) - 1]:  # one at least is trained on
             if count >= wanted:
                 break
             held.update(group)

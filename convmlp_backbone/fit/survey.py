@@ -1,4 +1,5 @@
 """A look at all image files: sizes, bytes that are the same, what cannot be read."""
+
 import hashlib
 import multiprocessing
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ DECODED = 2000  # images of a set that are decoded; of the rest the heads are re
 @dataclass
 class Look:
     """What a file is: (width, height) as it is shown, a digest of its content, or the fault."""
+
     size: tuple[int, int] | None = None
     digest: str = ''
     fault: str = ''

@@ -1,4 +1,5 @@
 """Pascal VOC's layout: an XML file for each image, in ``Annotations/`` or beside the image."""
+
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -22,13 +23,19 @@ def read(root: Path) -> Found | None:
     found = Found(root, 'Pascal VOC', 'boxes', [], {})
     found.names = sorted({text(o, 'name') for tree in files.values() for o in tree.iter('object')})
     number = {name: index for index, name in enumerate(found.names)}
-    boxes = {name: [(number[text(o, 'name')], corners(root / name, o), text(o, 'difficult') == '1')
-                    for o in tree.iter('object')] for name, tree in files.items()}
+    boxes = {
+        name: [
+            (number[text(o, 'name')], corners(root / name, o), text(o, 'difficult') == '1')
+            for o in tree.iter('object')
+        ]
+        for name, tree in files.items()
+    }
     # VOC counts pixels from 1, the last one included; many programs that write it do not.
     from_one = all(min(box[:2]) >= 1 for part in boxes.values() for _, box, _ in part)
     if not from_one:
-        found.notes.append('some boxes begin at 0: pixels are counted from 0, not from 1 as in '
-                           "VOC's own files")
+        found.notes.append(
+            "some boxes begin at 0: pixels are counted from 0, not from 1 as in VOC's own files"
+        )
     images = files_below(root, SUFFIXES)
     by_stem: dict[str, list[str]] = {}
     for path in images:
@@ -42,26 +49,38 @@ def read(root: Path) -> Found | None:
                 missing.append(name)
                 continue
             size = files[name].find('size')
-            width, height = (int(float(text(size, key) or 0)) if size is not None else 0
-                             for key in ('width', 'height'))
+            width, height = (
+                int(float(text(size, key) or 0)) if size is not None else 0
+                for key in ('width', 'height')
+            )
             if not width or not height:
                 width, height = image_size(root / image) or (0, 0)
             index = len(coco['images'])
             coco['images'].append(dict(id=index, file_name=image, width=width, height=height))
             for category, (x1, y1, x2, y2), difficult in boxes[name]:
                 x1, y1 = x1 - from_one, y1 - from_one
-                coco['annotations'].append(dict(
-                    image_id=index, category_id=category, bbox=[x1, y1, x2 - x1, y2 - y1],
-                    area=(x2 - x1) * (y2 - y1), iscrowd=int(difficult)))
+                coco['annotations'].append(
+                    dict(
+                        image_id=index,
+                        category_id=category,
+                        bbox=[x1, y1, x2 - x1, y2 - y1],
+                        area=(x2 - x1) * (y2 - y1),
+                        iscrowd=int(difficult),
+                    )
+                )
         found.splits[split] = coco
     if missing:
-        found.errors.append(f'{len(missing)} of {len(files)} annotation files have no image, such '
-                            f'as {some(missing)}; copy the images into the folder')
+        found.errors.append(
+            f'{len(missing)} of {len(files)} annotation files have no image, such '
+            f'as {some(missing)}; copy the images into the folder'
+        )
     annotated = {i for split in found.splits for i in found.images(split)}
     if len(images) - len(annotated) > len(images) / 10:
         left = [image for image in images if image not in annotated]
-        found.errors.append(f'{len(left)} of {len(images)} images have no annotation file, such as '
-                            f'{some(left)}; copy the files, or take the images away')
+        found.errors.append(
+            f'{len(left)} of {len(images)} images have no annotation file, such as '
+            f'{some(left)}; copy the files, or take the images away'
+        )
     return found
 
 
@@ -74,16 +93,22 @@ def corners(path: Path, element) -> tuple[float, ...]:
         box = element.find('bndbox')
         return tuple(float(text(box, key)) for key in ('xmin', 'ymin', 'xmax', 'ymax'))
     except (TypeError, ValueError, AttributeError):
-        raise UserError(f'{path}: the object {text(element, "name")} has no bndbox of four '
-                        'numbers') from None
+        raise UserError(
+            f'{path}: the object {text(element, "name")} has no bndbox of four numbers'
+        ) from None
 
 
 def splits(root: Path, files: dict, found: Found) -> dict[str, list[str]]:
     """The annotation files of each split: as ``ImageSets/Main`` or the folders say."""
     stems = {Path(name).stem: name for name in files}
-    lists = {p.stem: [stems[s] for line in p.read_text().splitlines()
-                      if line.split() and (s := line.split()[0]) in stems]
-             for p in sorted(root.glob('**/ImageSets/Main/*.txt'))}
+    lists = {
+        p.stem: [
+            stems[s]
+            for line in p.read_text().splitlines()
+            if line.split() and (s := line.split()[0]) in stems
+        ]
+        for p in sorted(root.glob('**/ImageSets/Main/*.txt'))
+    }
     parts = {s: lists[s] for s in ('train', 'val', 'test') if lists.get(s)}
     if 'train' not in parts and lists.get('trainval'):
         parts = {'train': lists['trainval'], **parts}
@@ -101,8 +126,15 @@ def image_of(annotation: str, name: str, by_stem: dict[str, list[str]]) -> str |
     """The image of an annotation file: the one it names, or else the one called like itself."""
     named = Path(name.replace('\\', '/')).name
     candidates = by_stem.get(Path(annotation).stem, []) + [
-        path for path in by_stem.get(Path(named).stem, []) if Path(path).name == named]
+        path for path in by_stem.get(Path(named).stem, []) if Path(path).name == named
+    ]
     # Of several of that name, cam1/00.jpg and cam2/00.jpg, the one in the likest folders.
     folders = set(Path(annotation).parent.parts)
-    return max(candidates, default=None, key=lambda path: (
-        len(folders & set(Path(path).parent.parts)), split_of(path) == split_of(annotation)))
+    return max(
+        candidates,
+        default=None,
+        key=lambda path: (
+            len(folders & set(Path(path).parent.parts)),
+            split_of(path) == split_of(annotation),
+        ),
+    )

@@ -1,6 +1,7 @@
 """YOLO's layout: beside each image, or in ``labels/`` for ``images/``, a text file with a line
 ``class x y width height`` for each object, in fractions of the image; or the points of a polygon.
 """
+
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,14 @@ def read(root: Path) -> Found | None:
         return None
     found = Found(root, 'YOLO', 'boxes', [], {})
     listed = {path for path in map(label_file_name, images)} | set(labels.values())
-    orphans = [t for t in sorted(texts - listed) if Path(t).name not in NAME_FILES
-               and is_label(root / t)]
+    orphans = [
+        t for t in sorted(texts - listed) if Path(t).name not in NAME_FILES and is_label(root / t)
+    ]
     if orphans:
-        found.errors.append(f'{len(orphans)} of {len(orphans) + len(labels)} label files have no '
-                            f'image, such as {some(orphans)}; copy the images into the folder')
+        found.errors.append(
+            f'{len(orphans)} of {len(orphans) + len(labels)} label files have no '
+            f'image, such as {some(orphans)}; copy the images into the folder'
+        )
     declared, named_in = class_names(root, found)
     parts = image_lists(root, images, found)
     without = [image for split in parts.values() for image in split if image not in labels]
@@ -35,30 +39,40 @@ def read(root: Path) -> Found | None:
         total = sum(map(len, parts.values()))
         text = f'{len(without)} of {total} images have no label file, such as {some(without)}'
         if len(without) > total / 10:
-            found.errors.append(f'{text}: they would be learned as images without objects; if so, '
-                                'give them empty label files')
+            found.errors.append(
+                f'{text}: they would be learned as images without objects; if so, '
+                'give them empty label files'
+            )
         else:
             found.notes.append(f'{text}: taken as images without objects')
-    rows = {image: read_label(root / labels[image]) if image in labels else []
-            for split in parts.values() for image in split}
+    rows = {
+        image: read_label(root / labels[image]) if image in labels else []
+        for split in parts.values()
+        for image in split
+    }
     highest = max((row[0] for part in rows.values() for row in part), default=-1)
     found.names = declared or [f'class {i}' for i in range(highest + 1)]
     if not declared:
         found.notes.append('no data.yaml or classes.txt names the classes: numbers are taken')
     if highest >= len(found.names):
-        found.errors.append(f'class {highest} occurs in the labels, {named_in} has '
-                            f'{len(found.names)} names ({some(found.names, 8)}): 0 to '
-                            f'{len(found.names) - 1}')
+        found.errors.append(
+            f'class {highest} occurs in the labels, {named_in} has '
+            f'{len(found.names)} names ({some(found.names, 8)}): 0 to '
+            f'{len(found.names) - 1}'
+        )
     values = np.array([v for part in rows.values() for _, numbers in part for v in numbers])
     if len(values) and (values.max() > 1.01 or values.min() < -0.01):
         far = np.mean((values > 1.01) | (values < -0.01))
-        found.errors.append(f'the labels have values from {values.min():g} to {values.max():g} '
-                            f'({far:.0%} beyond 0 to 1): YOLO expects fractions of the image, '
-                            'these seem to be pixels or of another form; divide x and width by '
-                            'the width of the image, y and height by its height')
+        found.errors.append(
+            f'the labels have values from {values.min():g} to {values.max():g} '
+            f'({far:.0%} beyond 0 to 1): YOLO expects fractions of the image, '
+            'these seem to be pixels or of another form; divide x and width by '
+            'the width of the image, y and height by its height'
+        )
         return found
-    found.splits = {split: to_coco(root, part, rows, len(found.names))
-                    for split, part in parts.items()}
+    found.splits = {
+        split: to_coco(root, part, rows, len(found.names)) for split, part in parts.items()
+    }
     if any('segmentation' in a for coco in found.splits.values() for a in coco['annotations']):
         found.task = 'masks' if has_masks(found.splits) else 'boxes'
     return found
@@ -96,12 +110,18 @@ def read_label(path: Path) -> list[tuple[int, list[float]]]:
             continue
         try:
             index, values = float(words[0]), [float(word) for word in words[1:]]
-            if index != int(index) or index < 0 or not np.isfinite(values).all() or not (
-                    len(values) == 4 or len(values) >= 6 and len(values) % 2 == 0):
+            if (
+                index != int(index)
+                or index < 0
+                or not np.isfinite(values).all()
+                or not (len(values) == 4 or len(values) >= 6 and len(values) % 2 == 0)
+            ):
                 raise ValueError
         except ValueError:
-            raise UserError(f'{path}, line {number}: {line[:60]!r}; expected a class index and x, '
-                            'y, width, height, or the points of a polygon') from None
+            raise UserError(
+                f'{path}, line {number}: {line[:60]!r}; expected a class index and x, '
+                'y, width, height, or the points of a polygon'
+            ) from None
         rows.append((int(index), values))
     return rows
 
@@ -129,8 +149,12 @@ def class_names(root: Path, found: Found) -> tuple[list[str], str]:
         given[path.name] = list(map(str, names))
         if content.get('nc', len(names)) != len(names):
             found.errors.append(f'{path.name}: nc is {content["nc"]}, names has {len(names)}')
-    for path in sorted(p for name in NAME_FILES for p in [*root.glob(name), *root.glob(f'*/{name}')]
-                       if not is_label(p)):
+    for path in sorted(
+        p
+        for name in NAME_FILES
+        for p in [*root.glob(name), *root.glob(f'*/{name}')]
+        if not is_label(p)
+    ):
         given[path.relative_to(root).as_posix()] = read_names(path)
     if not given:
         return [], ''
@@ -138,8 +162,10 @@ def class_names(root: Path, found: Found) -> tuple[list[str], str]:
     for other, its in others:
         if its != names:
             order = ' in another order' if sorted(its) == sorted(names) else ''
-            found.errors.append(f'{other} names the classes{order} ({some(its, 8)}) than {first} '
-                                f'({some(names, 8)}); take the wrong one away')
+            found.errors.append(
+                f'{other} names the classes{order} ({some(its, 8)}) than {first} '
+                f'({some(names, 8)}); take the wrong one away'
+            )
     return names, first
 
 
@@ -173,8 +199,11 @@ def images_at(root: Path, base: Path, path: str | None, place: str, there: set[s
     folder, so endings of the place are tried, too.
     """
     words = [w for w in Path(place).parts if w not in ('/', '..', '.')]
-    for start in [base / (path or '') / place, base / place,
-                  *(root.joinpath(*words[i:]) for i in range(len(words)))]:
+    for start in [
+        base / (path or '') / place,
+        base / place,
+        *(root.joinpath(*words[i:]) for i in range(len(words))),
+    ]:
         if start.is_dir() and start.resolve().is_relative_to(root.resolve()):
             inside = start.resolve().relative_to(root.resolve()).as_posix()
             return [i for i in there if inside == '.' or i.startswith(f'{inside}/')]
@@ -182,8 +211,9 @@ def images_at(root: Path, base: Path, path: str | None, place: str, there: set[s
             listed = []
             for line in start.read_text().split():
                 parts = [w for w in Path(line).parts if w not in ('/', '..', '.')]
-                listed += [name for i in range(len(parts))
-                           if (name := '/'.join(parts[i:])) in there][:1]
+                listed += [
+                    name for i in range(len(parts)) if (name := '/'.join(parts[i:])) in there
+                ][:1]
             return listed
     return []
 

@@ -3,11 +3,19 @@
 They stand on MMEngine's root registry, so that any toolbox's config can name them; the shipped
 configs do, in ``_base_/runtime.py``.
 """
+
 from .checkpoint import AtomicBackend, AtomicCheckpointHook
 from .invalid_loss import InvalidLossHook
 from .resume import ReproducibleResumeHook
 from .show_predictions import ShowPredictionsHook
 from .work_dir import latest_checkpoint, prepare_training
 
-__all__ = ['AtomicBackend', 'AtomicCheckpointHook', 'InvalidLossHook', 'ReproducibleResumeHook',
-           'ShowPredictionsHook', 'latest_checkpoint', 'prepare_training']
+__all__ = [
+    'AtomicBackend',
+    'AtomicCheckpointHook',
+    'InvalidLossHook',
+    'ReproducibleResumeHook',
+    'ShowPredictionsHook',
+    'latest_checkpoint',
+    'prepare_training',
+]

@@ -1,4 +1,5 @@
 """Checkpoints that are whole whatever happens, and a last one on SIGTERM."""
+
 import multiprocessing
 import os
 import re
@@ -59,6 +60,7 @@ def _keep_from_strangers(worker_init_fn, worker_id):
     Slurm sends SIGTERM to all processes of a job; without its workers the training process could
     not finish the iteration.
     """
+
     def wait():
         while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
             pass
@@ -106,8 +108,9 @@ class AtomicCheckpointHook(CheckpointHook):
         if runner._resume and runner._load_from is None:
             runner._load_from = latest_checkpoint(runner.work_dir)
             if runner._load_from is None:
-                runner.logger.warning(f'Nothing to resume in {runner.work_dir}: training starts '
-                                      'anew')
+                runner.logger.warning(
+                    f'Nothing to resume in {runner.work_dir}: training starts anew'
+                )
         during_training(runner, self._guard(runner))
 
     @contextmanager
@@ -141,8 +144,11 @@ class AtomicCheckpointHook(CheckpointHook):
             self.terminated, self.alive = True, time.monotonic()
             threading.Thread(target=self._watch, args=[self.ended], daemon=True).start()
             if is_main_process():
-                print('SIGTERM: finishing the iteration, then writing a checkpoint; a second one '
-                      'ends at once', flush=True)
+                print(
+                    'SIGTERM: finishing the iteration, then writing a checkpoint; a second one '
+                    'ends at once',
+                    flush=True,
+                )
 
     def _watch(self, ended):
         """End a training whose data, or whose other processes, do not come."""
@@ -162,8 +168,10 @@ class AtomicCheckpointHook(CheckpointHook):
             child.kill()
 
     def before_train(self, runner):
-        info, keys = runner.message_hub.runtime_info, ['best_ckpt', *(
-            f'best_ckpt_{key}' for key in getattr(self, 'key_indicators', ()))]
+        info, keys = (
+            runner.message_hub.runtime_info,
+            ['best_ckpt', *(f'best_ckpt_{key}' for key in getattr(self, 'key_indicators', ()))],
+        )
         # They are a file's: MMEngine would delete what they name.
         ids = info.pop('keep_ckpt_ids', ())
         best = {key: info.pop(key, None) for key in keys}
@@ -179,7 +187,8 @@ class AtomicCheckpointHook(CheckpointHook):
                 self._inherit_best(info, key, path)
         for loop in filter(None, (runner.train_loop, runner.val_loop)):
             loop.dataloader.worker_init_fn = partial(
-                _keep_from_strangers, loop.dataloader.worker_init_fn)
+                _keep_from_strangers, loop.dataloader.worker_init_fn
+            )
 
     def _inherit_best(self, info, key, path):
         """Take up a best checkpoint that this hook may have written, wherever the folder was."""
@@ -236,16 +245,22 @@ class AtomicCheckpointHook(CheckpointHook):
     def _exit(self, runner):
         if is_main_process():
             runner.logger.warning(
-                f'SIGTERM: stopped after iteration {self.saved[0]}; --resume goes on from there')
+                f'SIGTERM: stopped after iteration {self.saved[0]}; --resume goes on from there'
+            )
         raise SystemExit(128 + signal.SIGTERM)
 
     def _save(self, runner, path, meta):
         folder, name = os.path.split(path)
         runner.call_hook('before_save_everywhere')
         runner.save_checkpoint(
-            folder, name, save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler, meta=meta, by_epoch=self.by_epoch,
-            backend_args=self.backend_args)
+            folder,
+            name,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+        )
         self.saved = meta['iter'], path
         self.written.add(path)
         if is_main_process():
@@ -256,8 +271,8 @@ class AtomicCheckpointHook(CheckpointHook):
         outdated = [path for path in self.written if path.endswith('interrupted.pth')]
         if self.max_keep_ckpts > 0:
             kept = [number for number in self.keep_ckpt_ids if number != step] + [step]
-            outdated += map(self._path, kept[:-self.max_keep_ckpts])
-            self.keep_ckpt_ids = deque(kept[-self.max_keep_ckpts:])
+            outdated += map(self._path, kept[: -self.max_keep_ckpts])
+            self.keep_ckpt_ids = deque(kept[-self.max_keep_ckpts :])
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
         self.last_ckpt = self._path(step)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
@@ -274,8 +289,10 @@ class AtomicCheckpointHook(CheckpointHook):
             self.outdated += self.file_backend.paths
         finally:
             self.file_backend, self.last_ckpt = backend, last
-        best = {getattr(self, 'best_ckpt_path', None),
-                *getattr(self, 'best_ckpt_path_dict', {}).values()}
+        best = {
+            getattr(self, 'best_ckpt_path', None),
+            *getattr(self, 'best_ckpt_path_dict', {}).values(),
+        }
         self.outdated = [path for path in self.outdated if path not in best]
         self.written |= best - {None}
 

@@ -1,4 +1,5 @@
 """A stop where the loss or the weights are not finite."""
+
 import os
 from contextlib import contextmanager
 
@@ -81,22 +82,35 @@ class InvalidLossHook(Hook):
             buffer.copy_(kept)
         for module, kept in self.attributes:
             vars(module).update(kept)
-        own = '' if finite else '; '.join((
-            ', '.join(f'{name}={value.item():.4g}' for name, value in terms.items()),
-            f'images: {", ".join(image_names(self.batch))}'))
+        own = (
+            ''
+            if finite
+            else '; '.join(
+                (
+                    ', '.join(f'{name}={value.item():.4g}' for name, value in terms.items()),
+                    f'images: {", ".join(image_names(self.batch))}',
+                )
+            )
+        )
         own = all_gather_object(own)
         runner.call_hook('before_save_everywhere')
         if not is_main_process():
             raise SystemExit(1)
         try:
-            runner.save_checkpoint(runner.work_dir, 'last_good.pth', by_epoch=False,
-                                   meta=dict(epoch=runner.epoch, iter=runner.iter),
-                                   backend_args=dict(backend='atomic'))
+            runner.save_checkpoint(
+                runner.work_dir,
+                'last_good.pth',
+                by_epoch=False,
+                meta=dict(epoch=runner.epoch, iter=runner.iter),
+                backend_args=dict(backend='atomic'),
+            )
             weights = f'The weights before it: {os.path.join(runner.work_dir, "last_good.pth")}'
         except TrainingStopped as error:
             weights = str(error).removesuffix(f'. {REGARDLESS}')
-        raise TrainingStopped(f'the loss of iteration {runner.iter + 1} is not finite: '
-                              f'{"; ".join(filter(None, own))}. {weights}. {REGARDLESS}')
+        raise TrainingStopped(
+            f'the loss of iteration {runner.iter + 1} is not finite: '
+            f'{"; ".join(filter(None, own))}. {weights}. {REGARDLESS}'
+        )
 
     def before_save_checkpoint(self, runner, checkpoint):
         """Refuse to save weights that are not finite."""
@@ -105,7 +119,8 @@ class InvalidLossHook(Hook):
                 f'{spoilt[0]}{f" and {len(spoilt) - 1} more" if spoilt[1:] else ""} not finite '
                 f'after {checkpoint["meta"]["iter"]} iterations, by the gradient of a finite loss: '
                 'not saved; --resume goes on from the last checkpoint, which is whole. '
-                f'{REGARDLESS}')
+                f'{REGARDLESS}'
+            )
 
 
 def _spoilt(runner, checkpoint):
@@ -134,5 +149,7 @@ def _tensors(items, keys, prefix=''):
 def image_names(batch):
     """The paths, or else the numbers in the data set, of the images of a batch."""
     samples = batch.get('data_samples') if isinstance(batch, dict) else None
-    return [str(sample.metainfo.get('img_path', sample.metainfo.get('sample_idx', '?')))
-            for sample in samples or ()]
+    return [
+        str(sample.metainfo.get('img_path', sample.metainfo.get('sample_idx', '?')))
+        for sample in samples or ()
+    ]

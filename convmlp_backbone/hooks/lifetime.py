@@ -1,4 +1,5 @@
 """What a training is at: whether it lasts, whether gradients wait for a step."""
+
 from mmengine.runner import BaseLoop
 
 
@@ -17,6 +18,7 @@ def during_training(runner, context):
         loop.run = run
         with context:
             return run()
+
     loop.run = guarded
 
 

@@ -1,4 +1,5 @@
 """The order of the samples: started anywhere, and with a seed for every sample."""
+
 import copy
 import random
 from functools import partial
@@ -37,8 +38,9 @@ def _seeded_samples(dataset, batch):
 def _starting_at(sampler, skip):
     """A copy of ``sampler`` that leaves out its first ``skip`` samples."""
     kind, sampler = type(sampler), copy.copy(sampler)
-    sampler.__class__ = type(kind.__name__, (kind,), dict(
-        __iter__=lambda self: islice(kind.__iter__(self), skip, None)))
+    sampler.__class__ = type(
+        kind.__name__, (kind,), dict(__iter__=lambda self: islice(kind.__iter__(self), skip, None))
+    )
     return sampler
 
 
@@ -46,7 +48,9 @@ def is_exact(batch_sampler):
     """Whether batches of another size, or of another number of processes, hold the same samples in
     the same order."""
     return type(batch_sampler) is BatchSampler and type(batch_sampler.sampler).__iter__ in (
-        DefaultSampler.__iter__, InfiniteSampler.__iter__)
+        DefaultSampler.__iter__,
+        InfiniteSampler.__iter__,
+    )
 
 
 class Order:
@@ -78,13 +82,16 @@ class Order:
         (start, self.start), (done, self.done) = (self.start, 0), (self.done, 0)
         batches, sampler = self.batch_sampler, self.batch_sampler.sampler
         if start:
-            batches = copy.deepcopy(batches, {
-                id(sampler): _starting_at(sampler, start // processes)})
+            batches = copy.deepcopy(
+                batches, {id(sampler): _starting_at(sampler, start // processes)}
+            )
         place = start // processes * processes + rank
         for i, batch in enumerate(batches):
             if i >= done:
-                yield [(index, random_seed(self.seed, self.epoch, 1, place + j * processes))
-                       for j, index in enumerate(batch)]
+                yield [
+                    (index, random_seed(self.seed, self.epoch, 1, place + j * processes))
+                    for j, index in enumerate(batch)
+                ]
             place += len(batch) * processes
 
 
@@ -134,8 +141,10 @@ def untouched_batch_sampler(loader, cfg, seed):
     if not isinstance(cfg, dict) or not isinstance(cfg.get('sampler'), dict):
         return loader.batch_sampler
     sampler = DATA_SAMPLERS.build(
-        cfg['sampler'], default_args=dict(dataset=loader.dataset, seed=seed))
+        cfg['sampler'], default_args=dict(dataset=loader.dataset, seed=seed)
+    )
     if cfg.get('batch_sampler'):
-        return DATA_SAMPLERS.build(cfg['batch_sampler'], default_args=dict(
-            sampler=sampler, batch_size=cfg['batch_size']))
+        return DATA_SAMPLERS.build(
+            cfg['batch_sampler'], default_args=dict(sampler=sampler, batch_size=cfg['batch_size'])
+        )
     return BatchSampler(sampler, loader.batch_size, loader.drop_last)

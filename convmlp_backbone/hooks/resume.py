@@ -1,4 +1,5 @@
 """Resumed trainings that equal uninterrupted ones."""
+
 import copy
 from collections import Counter
 
@@ -26,8 +27,14 @@ from .settings import WAY_OUT, adopt, plain, settings
 
 STATE = 'training_state'  # the entry of a checkpoint
 # They count nothing that the training depends on, or MMEngine keeps it itself.
-STATELESS = (CheckpointHook, DistSamplerSeedHook, IterTimerHook, LoggerHook, ParamSchedulerHook,
-             RuntimeInfoHook)
+STATELESS = (
+    CheckpointHook,
+    DistSamplerSeedHook,
+    IterTimerHook,
+    LoggerHook,
+    ParamSchedulerHook,
+    RuntimeInfoHook,
+)
 
 
 @HOOKS.register_module()
@@ -59,24 +66,39 @@ class ReproducibleResumeHook(Hook):
             return
         weights = {name.removeprefix('module.'): v for name, v in checkpoint['state_dict'].items()}
         if wrong := mismatches(_unwrapped(runner), weights):
-            raise TrainingStopped(f'the checkpoint is of another network: {"; ".join(wrong[:3])}'
-                                  f'{" ..." if len(wrong) > 3 else ""}: {WAY_OUT}')
+            raise TrainingStopped(
+                f'the checkpoint is of another network: {"; ".join(wrong[:3])}'
+                f'{" ..." if len(wrong) > 3 else ""}: {WAY_OUT}'
+            )
         meta, info = checkpoint['meta'], checkpoint['message_hub']['runtime_info']
         state = checkpoint.get(STATE)
         self.state = state = state if isinstance(state, dict) else dict(validated=meta['iter'])
         state['pending'] = state['validated'] != meta['iter']
         length, count = _epoch_length(runner), meta['iter']
         news = self._move(runner, state.get('place'), meta)
-        news += adopt(runner, self.settings, checkpoint, state.get('settings', {}), dict(
-            iters=runner.max_iters, epochs=runner.max_epochs, epoch=length,
-            old_iters=info.get('max_iters'), old_epochs=info.get('max_epochs')),
-            meta['iter'], meta['epoch'], meta['iter'] != count)
+        news += adopt(
+            runner,
+            self.settings,
+            checkpoint,
+            state.get('settings', {}),
+            dict(
+                iters=runner.max_iters,
+                epochs=runner.max_epochs,
+                epoch=length,
+                old_iters=info.get('max_iters'),
+                old_epochs=info.get('max_epochs'),
+            ),
+            meta['iter'],
+            meta['epoch'],
+            meta['iter'] != count,
+        )
         seed = runner._randomness_cfg.get('seed')
         if seed not in (None, meta.get('seed')):
-            news.append(f'randomness.seed stays {meta.get("seed")}, the checkpoint\'s')
+            news.append(f"randomness.seed stays {meta.get('seed')}, the checkpoint's")
         if news:
-            runner.logger.warning('The checkpoint was made with another config. The config holds: '
-                                  f'{"; ".join(news)}')
+            runner.logger.warning(
+                f'The checkpoint was made with another config. The config holds: {"; ".join(news)}'
+            )
 
     def _move(self, runner, place, meta):
         """Find where the training goes on; returns what is to be told if not exactly there.
@@ -87,8 +109,11 @@ class ReproducibleResumeHook(Hook):
             meta (dict): Of the checkpoint; ``iter`` becomes what this data loader would count.
         """
         batches, length = runner.train_dataloader.batch_sampler, _epoch_length(runner)
-        here = dict(batch_size=batches.batch_size, processes=get_dist_info()[1],
-                    samples=len(runner.train_dataloader.dataset))
+        here = dict(
+            batch_size=batches.batch_size,
+            processes=get_dist_info()[1],
+            samples=len(runner.train_dataloader.dataset),
+        )
         if place is None or place['iter'] != meta['iter']:
             # The sampler may never end.
             per_epoch = len(batches) if length or not hasattr(batches.sampler, 'indices') else 0
@@ -96,8 +121,14 @@ class ReproducibleResumeHook(Hook):
             done = meta['iter'] - epoch * per_epoch
             fits = not per_epoch or 0 <= done <= per_epoch
             self.place = dict(here, epoch=epoch, start=0, done=done if fits else 0)
-            return [] if fits else ['the batch size or the data set is another: epoch '
-                                    f'{epoch + 1} starts at its beginning']
+            return (
+                []
+                if fits
+                else [
+                    'the batch size or the data set is another: epoch '
+                    f'{epoch + 1} starts at its beginning'
+                ]
+            )
         changed = [f'{key} {place[key]} -> {here[key]}' for key in here if place[key] != here[key]]
         self.place = {**place, **here}
         if not changed:
@@ -117,8 +148,11 @@ class ReproducibleResumeHook(Hook):
         where = f'epoch {place["epoch"] + 1}'
         if place['done'] and not seen:
             return [*changed, f'{where} starts at its beginning']
-        samples = 'the same samples in the same order' if is_exact(batches) else (
-            'as many samples done, some may come twice or not at all')
+        samples = (
+            'the same samples in the same order'
+            if is_exact(batches)
+            else ('as many samples done, some may come twice or not at all')
+        )
         return [*changed, f'from sample {seen + 1} of {where} on, {samples}']
 
     def before_train(self, runner):
@@ -142,8 +176,10 @@ class ReproducibleResumeHook(Hook):
         self._begin(runner)
         if not _epoch_length(runner):
             loop.dataloader_iterator = Endless(
-                loader, lambda: self._next_epoch(runner),
-                idle=0 if hasattr(loop.dataloader_iterator, 'skip_iter') else runner.iter)
+                loader,
+                lambda: self._next_epoch(runner),
+                idle=0 if hasattr(loop.dataloader_iterator, 'skip_iter') else runner.iter,
+            )
         self._restore(runner, processes)
         if self.state.get('pending') and _validation_due(runner, self.place['done']):
             runner.logger.info('The checkpoint was written before its validation: that first')
@@ -165,10 +201,13 @@ class ReproducibleResumeHook(Hook):
                     setattr(owner, key, value)
         self.validated = self.state.get('validated')
         if self.state.get('stopped') and any(
-                isinstance(hook, EarlyStoppingHook) for hook in runner.hooks):
+            isinstance(hook, EarlyStoppingHook) for hook in runner.hooks
+        ):
             runner.train_loop.stop_training = True
-            runner.logger.warning('EarlyStoppingHook has ended this training; to go on, leave the '
-                                  'hook out of the config')
+            runner.logger.warning(
+                'EarlyStoppingHook has ended this training; to go on, leave the '
+                'hook out of the config'
+            )
 
     def _samplers(self, loader):
         return loader.sampler, getattr(loader.batch_sampler, 'sampler', None)
@@ -227,8 +266,13 @@ class ReproducibleResumeHook(Hook):
             if new:
                 counts[name] = new
         checkpoint[STATE] = dict(
-            place=place, settings=self.settings, counts=counts, validated=self.validated,
-            gradients=self.gradients, stopped=bool(getattr(runner.train_loop, 'stop_training', 0)))
+            place=place,
+            settings=self.settings,
+            counts=counts,
+            validated=self.validated,
+            gradients=self.gradients,
+            stopped=bool(getattr(runner.train_loop, 'stop_training', 0)),
+        )
         self.gradients = {}
 
 

@@ -1,4 +1,5 @@
 """Optimizer and schedule on resume: the config's settings hold, the checkpoint's state goes on."""
+
 import copy
 from collections import Counter
 from types import SimpleNamespace
@@ -9,8 +10,10 @@ from ..errors import TrainingStopped
 
 LENGTHS = ('end', 'T_max', 'total_steps', 'milestones')  # of a schedule
 INF = int(1e9)  # MMEngine's end of a schedule that has none
-WAY_OUT = ('put it back, or start anew from the weights: --cfg-options load_from=CHECKPOINT '
-           'instead of --resume')
+WAY_OUT = (
+    'put it back, or start anew from the weights: --cfg-options load_from=CHECKPOINT '
+    'instead of --resume'
+)
 
 
 def plain(items):
@@ -37,18 +40,26 @@ def settings(runner):
     wrapper, schedulers = runner.optim_wrapper, runner.param_schedulers or []
     if not isinstance(wrapper, OptimWrapper) or not isinstance(schedulers, list):
         return {}
-    return dict(optimizer=type(wrapper.optimizer).__name__,
-                wrapper=dict(optim_wrapper=type(wrapper).__name__,
-                             accumulative_counts=wrapper._accumulative_counts,
-                             dtype=str(getattr(wrapper, 'cast_dtype', None))),
-                groups=[plain(group) for group in wrapper.param_groups],
-                schedule=[plain(scheduler.state_dict()) for scheduler in schedulers])
+    return dict(
+        optimizer=type(wrapper.optimizer).__name__,
+        wrapper=dict(
+            optim_wrapper=type(wrapper).__name__,
+            accumulative_counts=wrapper._accumulative_counts,
+            dtype=str(getattr(wrapper, 'cast_dtype', None)),
+        ),
+        groups=[plain(group) for group in wrapper.param_groups],
+        schedule=[plain(scheduler.state_dict()) for scheduler in schedulers],
+    )
 
 
 def differences(old, new):
     """What differs of two lists of dicts: {key: (old value, new value)}, each the first."""
-    return {key: (a[key], b[key]) for a, b in reversed(list(zip(old, new, strict=False)))
-            for key in sorted(a.keys() & b.keys()) if a[key] != b[key]}
+    return {
+        key: (a[key], b[key])
+        for a, b in reversed(list(zip(old, new, strict=False)))
+        for key in sorted(a.keys() & b.keys())
+        if a[key] != b[key]
+    }
 
 
 def adopt(runner, fresh, checkpoint, old, lengths, iteration, epoch, moved):
@@ -81,9 +92,17 @@ def adopt(runner, fresh, checkpoint, old, lengths, iteration, epoch, moved):
     schedule, before = fresh['schedule'], old.get('schedule')
     if before is None:  # a checkpoint of MMEngine alone: what it counts is no setting
         counts = ('last_step', 'best', 'num_bad_epochs', 'cooldown_counter')
-        before, schedule = ([{key: value for key, value in plain(part).items()
-                              if key not in counts and key[0] != '_'} for part in parts]
-                            for parts in (checkpoint.get('param_schedulers') or [], schedule))
+        before, schedule = (
+            [
+                {
+                    key: value
+                    for key, value in plain(part).items()
+                    if key not in counts and key[0] != '_'
+                }
+                for part in parts
+            ]
+            for parts in (checkpoint.get('param_schedulers') or [], schedule)
+        )
     changed = differences(old.get('groups', []), fresh['groups'])
     other = differences([old.get('wrapper', {})], [fresh['wrapper']])
     for unit in ('epochs', 'iters'):
@@ -97,17 +116,25 @@ def adopt(runner, fresh, checkpoint, old, lengths, iteration, epoch, moved):
     if steps.keys() <= {'end'}:
         _require_schedule_for_length(runner, schedule, lengths, 'end' in steps)
         steps = {}
-    told = {**other, **changed, **{key: value for key, value in steps.items()
-                          if not (old and key in ('base_values', '_last_value'))}}
+    told = {
+        **other,
+        **changed,
+        **{
+            key: value
+            for key, value in steps.items()
+            if not (old and key in ('base_values', '_last_value'))
+        },
+    }
     schedulers = runner.param_schedulers or []
     groups = runner.optim_wrapper.param_groups
     keys = set(changed)
     if schedulers and (rescheduled or moved and not all(s.by_epoch for s in schedulers)):
         if any(getattr(s, 'need_val_args', False) for s in schedulers):
-            raise TrainingStopped(f'the schedule is another ({listed(told)}), and ReduceOnPlateau '
-                                  f'cannot be taken up at another: {WAY_OUT}')
-        schedulers, groups, _ = rehearse(
-            schedulers, groups, iteration, epoch, lengths['epoch'])
+            raise TrainingStopped(
+                f'the schedule is another ({listed(told)}), and ReduceOnPlateau '
+                f'cannot be taken up at another: {WAY_OUT}'
+            )
+        schedulers, groups, _ = rehearse(schedulers, groups, iteration, epoch, lengths['epoch'])
         checkpoint['param_schedulers'] = [s.state_dict() for s in schedulers]
         names = {s.param_name for s in schedulers}
         keys |= names | {f'initial_{name}' for name in names}
@@ -118,8 +145,11 @@ def adopt(runner, fresh, checkpoint, old, lengths, iteration, epoch, moved):
 
 
 def listed(changes):
-    return ', '.join(f'{key} {old} -> {new}' for key, (old, new) in changes.items()
-                     if not key.startswith(('initial_', '_')))
+    return ', '.join(
+        f'{key} {old} -> {new}'
+        for key, (old, new) in changes.items()
+        if not key.startswith(('initial_', '_'))
+    )
 
 
 def _require_same_optimizer(optimizer, fresh, state, old):
@@ -127,15 +157,18 @@ def _require_same_optimizer(optimizer, fresh, state, old):
     unknown = saved[0].keys() - now[0].keys() if saved else set()
     missing = optimizer.defaults.keys() - saved[0].keys() if saved else set()
     if old.get('optimizer', fresh['optimizer']) != fresh['optimizer'] or unknown and missing:
-        raise TrainingStopped(f'the checkpoint is of the optimizer {old.get("optimizer", "")} '
-                              f'({", ".join(sorted(unknown))}), the config says '
-                              f'{fresh["optimizer"]}: {WAY_OUT}')
+        raise TrainingStopped(
+            f'the checkpoint is of the optimizer {old.get("optimizer", "")} '
+            f'({", ".join(sorted(unknown))}), the config says '
+            f'{fresh["optimizer"]}: {WAY_OUT}'
+        )
     sizes = [[len(group['params']) for group in groups] for groups in (saved, now)]
     if sizes[0] != sizes[1]:
         raise TrainingStopped(
-            f'the checkpoint\'s optimizer has {sum(sizes[0])} parameters in {len(saved)} groups, '
-            f'the config\'s {sum(sizes[1])} in {len(now)} (frozen_stages or paramwise_cfg?): '
-            f'{WAY_OUT}')
+            f"the checkpoint's optimizer has {sum(sizes[0])} parameters in {len(saved)} groups, "
+            f"the config's {sum(sizes[1])} in {len(now)} (frozen_stages or paramwise_cfg?): "
+            f'{WAY_OUT}'
+        )
 
 
 def _require_schedule_for_length(runner, schedule, lengths, open_end):
@@ -151,10 +184,16 @@ def _require_schedule_for_length(runner, schedule, lengths, open_end):
         end = old if by_epoch and lengths['epoch'] else old_iters
         return isinstance(length, int) and end / 2 <= length <= end
 
-    ends = [s for s in schedule for key in LENGTHS[open_end:]
-            if made_for(s['by_epoch'], s.get(key))]
-    _, groups, peak = rehearse(runner.param_schedulers, runner.optim_wrapper.param_groups[:1],
-                               old_iters, old, lengths['epoch'])
+    ends = [
+        s for s in schedule for key in LENGTHS[open_end:] if made_for(s['by_epoch'], s.get(key))
+    ]
+    _, groups, peak = rehearse(
+        runner.param_schedulers,
+        runner.optim_wrapper.param_groups[:1],
+        old_iters,
+        old,
+        lengths['epoch'],
+    )
     if not ends or groups[0]['lr'] > 0.99 * peak:
         return
     options = []
@@ -164,13 +203,17 @@ def _require_schedule_for_length(runner, schedule, lengths, open_end):
             value = part.get(key)
             pairs = [(v, 1) for v in value] if isinstance(value, (list, tuple)) else value
             if value and value != INF and made_for(part.get('by_epoch', True), pairs):
-                longer = (str([round(v * new / old) for v in value]).replace(' ', '')
-                          if isinstance(value, (list, tuple)) else round(value * new / old))
+                longer = (
+                    str([round(v * new / old) for v in value]).replace(' ', '')
+                    if isinstance(value, (list, tuple))
+                    else round(value * new / old)
+                )
                 options.append(f'param_scheduler.{i}.{key}={longer}')
     raise TrainingStopped(
         f'the training is to have {new} {unit}, and the schedule is made for {old}: the learning '
         f'rate would go on from {groups[0]["lr"]:.3g}. Give one for the new length, for example '
-        f'--cfg-options {" ".join(options) or "param_scheduler..."}')
+        f'--cfg-options {" ".join(options) or "param_scheduler..."}'
+    )
 
 
 def rehearse(schedulers, groups, iterations, epochs, epoch_length):
@@ -187,6 +230,7 @@ def rehearse(schedulers, groups, iterations, epochs, epoch_length):
         tuple[list, list[dict], float]: The schedulers and the groups at the end; the largest
         learning rate on the way.
     """
+
     def step():
         """An optimizer's, as MMEngine's schedulers want to see it."""
 

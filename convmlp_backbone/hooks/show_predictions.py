@@ -1,4 +1,5 @@
 """Draw the predictions of a test."""
+
 import os
 from pathlib import Path
 
@@ -20,6 +21,7 @@ class ShowPredictionsHook(Hook):
     Args:
         folder (str | Path): For the pictures.
     """
+
     priority = 'LOW'
 
     def __init__(self, folder):
@@ -47,18 +49,27 @@ class ShowPredictionsHook(Hook):
 
     def draw(self, visualizer, sample, pixels, target):
         if hasattr(visualizer, 'visualize_cls'):  # MMPretrain
-            visualizer.visualize_cls(pixels, sample, draw_gt='gt_label' in sample, out_file=target,
-                                     classes=visualizer.dataset_meta.get('classes'))
+            visualizer.visualize_cls(
+                pixels,
+                sample,
+                draw_gt='gt_label' in sample,
+                out_file=target,
+                classes=visualizer.dataset_meta.get('classes'),
+            )
         else:
-            visualizer.add_datasample(os.path.basename(target), pixels, sample, draw_gt=False,
-                                      out_file=target)
+            visualizer.add_datasample(
+                os.path.basename(target), pixels, sample, draw_gt=False, out_file=target
+            )
 
     def after_test(self, runner):
         drawn = self.count - len(self.lost)
         print_log(f'{drawn} pictures in {self.folder}', logger='current')
         if self.lost:
-            print_log(f'{len(self.lost)} images could not be drawn, such as {self.lost[0]}',
-                      logger='current', level=30)
+            print_log(
+                f'{len(self.lost)} images could not be drawn, such as {self.lost[0]}',
+                logger='current',
+                level=30,
+            )
 
 
 def picture(path, inputs, sample):
@@ -67,5 +78,6 @@ def picture(path, inputs, sample):
         return read_picture(path)
     except Exception:  # an array of six channels, a data set without files
         import cv2
+
         height, width = sample.ori_shape[:2]
         return cv2.resize(pixels_of(inputs.numpy()), (width, height))

@@ -1,4 +1,5 @@
 """The folder of a training: one process at a time, and the checkpoint in it to go on from."""
+
 import difflib
 import fcntl
 import os
@@ -45,19 +46,23 @@ def _lock(path):
         os.makedirs(folder, exist_ok=True)
         file = open(path, 'a+')
     except OSError as error:
-        raise UserError(f'the work dir {folder} cannot be written to: {error.strerror}; '
-                        'another: --work-dir DIR') from error
+        raise UserError(
+            f'the work dir {folder} cannot be written to: {error.strerror}; another: --work-dir DIR'
+        ) from error
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         file.seek(0)
         owner = file.read(200).strip() or 'another process'
         file.close()
-        raise UserError(f'{owner} trains in {folder}: end it, or take another folder, '
-                        '--work-dir DIR') from None
+        raise UserError(
+            f'{owner} trains in {folder}: end it, or take another folder, --work-dir DIR'
+        ) from None
     except OSError as error:  # a file system without locks
-        _warn(f'{folder} cannot be locked ({error.strerror}): see to it yourself that no other '
-              'training writes there')
+        _warn(
+            f'{folder} cannot be locked ({error.strerror}): see to it yourself that no other '
+            'training writes there'
+        )
     file.truncate(0)
     file.write(f'process {os.getpid()} on {socket.gethostname()}, since {time.ctime()},')
     file.flush()
@@ -100,8 +105,10 @@ def latest_checkpoint(work_dir):
         except CheckpointError as error:
             problem += f'; {error}'
     if not whole:
-        raise CheckpointError(f'nothing to resume: {pointer} {problem}. To start anew, leave out '
-                              '--resume and take another --work-dir')
+        raise CheckpointError(
+            f'nothing to resume: {pointer} {problem}. To start anew, leave out '
+            '--resume and take another --work-dir'
+        )
     latest = whole[max(whole)]
     _warn(f'{pointer} {problem}: resuming from {latest.name}, which has most iterations')
     return str(latest)
@@ -114,8 +121,10 @@ def _iteration(path):
         checkpoint['message_hub']
         return int(checkpoint['meta']['iter'])
     except (KeyError, TypeError, ValueError):
-        raise CheckpointError(f'{path} tells nothing of a training run to resume; to start from '
-                              f'its weights: --cfg-options load_from={path}') from None
+        raise CheckpointError(
+            f'{path} tells nothing of a training run to resume; to start from '
+            f'its weights: --cfg-options load_from={path}'
+        ) from None
 
 
 def prepare_training(cfg):
@@ -136,11 +145,14 @@ def prepare_training(cfg):
     if os.path.isdir(source):
         cfg.load_from = latest_checkpoint(source)
         if cfg.load_from is None:
-            raise CheckpointError(f'nothing to resume: no checkpoint in {os.path.abspath(source)}'
-                                  f'{_did_you_mean(source)}; to start anew, leave out --resume')
+            raise CheckpointError(
+                f'nothing to resume: no checkpoint in {os.path.abspath(source)}'
+                f'{_did_you_mean(source)}; to start anew, leave out --resume'
+            )
     elif '://' not in source and not os.path.isfile(source):
-        raise CheckpointError(f'no checkpoint {os.path.abspath(source)}; a training writes them '
-                              'to its --work-dir')
+        raise CheckpointError(
+            f'no checkpoint {os.path.abspath(source)}; a training writes them to its --work-dir'
+        )
     else:
         _iteration(source)
 

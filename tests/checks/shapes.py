@@ -1,4 +1,5 @@
 """Bright squares and dark discs on noise, as boxes, outlines and masks; and configs for them."""
+
 import json
 
 import numpy as np
@@ -15,8 +16,13 @@ def make(root, train=6, val=3, size=96, mode='RGB'):
     for split, count in (('train', train), ('val', val)):
         for folder in (split, f'masks/{split}', 'annotations'):
             (root / folder).mkdir(parents=True, exist_ok=True)
-        coco = dict(images=[], annotations=[], categories=[
-            dict(id=i, name=name, supercategory='x') for i, name in enumerate(NAMES, 1)])
+        coco = dict(
+            images=[],
+            annotations=[],
+            categories=[
+                dict(id=i, name=name, supercategory='x') for i, name in enumerate(NAMES, 1)
+            ],
+        )
         for i in range(count):
             image = Image.fromarray(rng.integers(90, 130, (size, size, 3), np.uint8))
             mask = Image.new('L', (size, size))
@@ -25,15 +31,24 @@ def make(root, train=6, val=3, size=96, mode='RGB'):
                 side = int(rng.integers(30, 44))
                 x, y = (int(v) for v in rng.integers(0, size - side, 2))
                 box = [x, y, x + side, y + side]
-                for target, fill in ((image, ((240, 240, 200), (10, 20, 60))[kind]),
-                                     (mask, kind + 1)):
+                for target, fill in (
+                    (image, ((240, 240, 200), (10, 20, 60))[kind]),
+                    (mask, kind + 1),
+                ):
                     pen = ImageDraw.Draw(target)
                     (pen.rectangle if kind == 0 else pen.ellipse)(box, fill=fill)
                 number += 1
-                coco['annotations'].append(dict(
-                    id=number, image_id=i + 1, category_id=kind + 1, bbox=[x, y, side, side],
-                    area=side * side, iscrowd=0,
-                    segmentation=[[x, y, x + side, y, x + side, y + side, x, y + side]]))
+                coco['annotations'].append(
+                    dict(
+                        id=number,
+                        image_id=i + 1,
+                        category_id=kind + 1,
+                        bbox=[x, y, side, side],
+                        area=side * side,
+                        iscrowd=0,
+                        segmentation=[[x, y, x + side, y, x + side, y + side, x, y + side]],
+                    )
+                )
             image.convert(mode).save(root / split / f'{i}.png')
             mask.save(root / f'masks/{split}/{i}.png')
         path = root / f'annotations/instances_{split}.json'
@@ -80,6 +95,7 @@ def config(base, root, options=None, names=NAMES):
             cfg.model.roi_head[head].update(num_classes=len(names))
     else:
         cfg.model.bbox_head.update(
-            in_channels=8, feat_channels=8, stacked_convs=1, num_classes=len(names))
+            in_channels=8, feat_channels=8, stacked_convs=1, num_classes=len(names)
+        )
     cfg.merge_from_dict(options or {})
     return cfg

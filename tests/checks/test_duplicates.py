@@ -1,4 +1,5 @@
 """Images that are there twice."""
+
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
@@ -14,17 +15,25 @@ def photo(seed):
 
 def find(paths, splits):
     facts = [image_facts(path) for path in paths]
-    return duplicate_problems([str(p) for p in paths], splits, [f.digest for f in facts],
-                              np.stack([f.thumb for f in facts]))
+    return duplicate_problems(
+        [str(p) for p in paths],
+        splits,
+        [f.digest for f in facts],
+        np.stack([f.thumb for f in facts]),
+    )
 
 
-@pytest.mark.parametrize('change, words', [
-    (lambda image: image, 'the same file'),
-    (lambda image: image.resize((80, 60)), 'the same picture'),
-    (lambda image: image.filter(ImageFilter.GaussianBlur(1)), 'the same picture'),
-    (lambda image: image.point(lambda v: v * 0.9 + 5), 'the same picture'),
-    (lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), None),
-    (lambda image: image.crop((40, 30, 160, 120)), None)])
+@pytest.mark.parametrize(
+    'change, words',
+    [
+        (lambda image: image, 'the same file'),
+        (lambda image: image.resize((80, 60)), 'the same picture'),
+        (lambda image: image.filter(ImageFilter.GaussianBlur(1)), 'the same picture'),
+        (lambda image: image.point(lambda v: v * 0.9 + 5), 'the same picture'),
+        (lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), None),
+        (lambda image: image.crop((40, 30, 160, 120)), None),
+    ],
+)
 def test_twice(change, words, tmp_path):
     paths = [tmp_path / f'{i}.png' for i in range(30)]
     for i, path in enumerate(paths):
@@ -46,6 +55,6 @@ def test_flat_pictures_are_not_alike(tmp_path):
     for i, path in enumerate(paths):
         pixels = rng.integers(0, 4, (120, 160), np.uint8)
         x, y = rng.integers(0, 90, 2)
-        pixels[y:y + 20, x:x + 20] += np.uint8(60 * (i % 2))
+        pixels[y : y + 20, x : x + 20] += np.uint8(60 * (i % 2))
         Image.fromarray(pixels).save(path)
     assert find(paths, ['train'] * 10 + ['val'] * 10) == []

@@ -1,4 +1,5 @@
 """Classification folders as people have them."""
+
 import shlex
 import shutil
 
@@ -37,16 +38,25 @@ CASES = dict(
     hidden_folder=(hidden, {}, 'error: rm -r {}/train/.ipynb_checkpoints'),
     mac_folder=(lambda root: (root / 'val/__MACOSX').mkdir(), {}, 'error: rm -r {}/val/__MACOSX'),
     empty_folder=(lambda root: (root / 'train/old').mkdir(), {}, 'error: rm -r {}/train/old'),
-    other_formats=(lambda root: [path.rename(path.with_suffix('.webp'))
-                                 for path in root.glob('train/hat/*')], {},
-                   "error: '.tif', '.webp')"),
-    no_folders=(lambda root: [shutil.rmtree(root / 'train' / name)
-                              for name in ('dress', 'hat', 'pants')], {}, 'error: has no folders'),
+    other_formats=(
+        lambda root: [path.rename(path.with_suffix('.webp')) for path in root.glob('train/hat/*')],
+        {},
+        "error: '.tif', '.webp')",
+    ),
+    no_folders=(
+        lambda root: [shutil.rmtree(root / 'train' / name) for name in ('dress', 'hat', 'pants')],
+        {},
+        'error: has no folders',
+    ),
     other_number=(lambda root: None, dict(num_classes=4), 'error: model.head.num_classes=3'),
-    names_in_another_order=(lambda root: None, dict(classes=['hat', 'dress', 'pants']),
-                            "error: write classes=('dress', 'hat', 'pants')"),
+    names_in_another_order=(
+        lambda root: None,
+        dict(classes=['hat', 'dress', 'pants']),
+        "error: write classes=('dress', 'hat', 'pants')",
+    ),
     other_names=(lambda root: None, dict(classes=['Kleid', 'Hut', 'Hose']), None),
-    few_images=(lambda root: None, dict(batch=7), 'error: 6 images are less than a batch of 7'))
+    few_images=(lambda root: None, dict(batch=7), 'error: 6 images are less than a batch of 7'),
+)
 
 
 @pytest.mark.parametrize('name', CASES)
@@ -63,17 +73,27 @@ def test_folders(name, roots, tmp_path):
 
 
 def test_the_numbering_of_a_checkpoint(roots):
-    assert folder_problems(dict(test=roots['val']), None, None,
-                           learned=['dress', 'hat', 'pants']) == []
-    (problem,) = folder_problems(dict(test=roots['val']), None, None,
-                                 learned=['coat', 'dress', 'hat', 'pants'])
+    assert (
+        folder_problems(dict(test=roots['val']), None, None, learned=['dress', 'hat', 'pants'])
+        == []
+    )
+    (problem,) = folder_problems(
+        dict(test=roots['val']), None, None, learned=['coat', 'dress', 'hat', 'pants']
+    )
     assert 'has no folder coat' in problem.text
 
 
-@pytest.mark.parametrize('content, words', [
-    ('hat/0.jpg 1\ndress/1.jpg 0\n', None), ('hat/0.jpg 4\n', 'has the class index 4'),
-    ('hat/9.jpg 1\n', 'there is no'), ('hat/0.jpg hat\n', "'hat/0.jpg hat': expected"),
-    ('hat/0.jpg,1\n', 'expected the name'), ('', 'lists no image')])
+@pytest.mark.parametrize(
+    'content, words',
+    [
+        ('hat/0.jpg 1\ndress/1.jpg 0\n', None),
+        ('hat/0.jpg 4\n', 'has the class index 4'),
+        ('hat/9.jpg 1\n', 'there is no'),
+        ('hat/0.jpg hat\n', "'hat/0.jpg hat': expected"),
+        ('hat/0.jpg,1\n', 'expected the name'),
+        ('', 'lists no image'),
+    ],
+)
 def test_lists(content, words, roots, tmp_path):
     (tmp_path / 'list.txt').write_text(content)
     found = list_problems(str(tmp_path / 'list.txt'), roots['train'], 3)

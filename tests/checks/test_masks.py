@@ -1,5 +1,6 @@
 """Masks as people have them: each form read as MMSegmentation reads it, or refused with a line
 that mends it."""
+
 import shlex
 import subprocess
 import sys
@@ -23,7 +24,8 @@ def palette(indices):
 
 
 FORMS = dict(
-    indices=(Image.fromarray(INDICES), True), palette=(palette(INDICES), True),
+    indices=(Image.fromarray(INDICES), True),
+    palette=(palette(INDICES), True),
     sixteen_bits_small=(Image.fromarray(INDICES.astype(np.uint16)), True),
     one_bit=(Image.fromarray(INDICES > 0), True),
     equal_channels=(Image.fromarray(INDICES[..., None].repeat(3, 2)), 'one with the indices'),
@@ -31,7 +33,8 @@ FORMS = dict(
     colours_and_alpha=(Image.fromarray(COLOURS[INDICES]).convert('RGBA'), 'has colours'),
     grey_and_alpha=(Image.fromarray(INDICES).convert('LA'), 'has 2 channels (LA)'),
     sixteen_bits=(Image.fromarray(INDICES.astype(np.uint16) * 300), 'values up to 600'),
-    thirty_two_bits=(Image.fromarray(INDICES.astype(np.int32) * 1000), 'values up to 2000'))
+    thirty_two_bits=(Image.fromarray(INDICES.astype(np.int32) * 1000), 'values up to 2000'),
+)
 
 
 @pytest.mark.parametrize('name', FORMS)
@@ -42,8 +45,11 @@ def test_form(name, tmp_path):
     image.save(path)
     values, fault, _ = read_mask(path)
     if answer is True:
-        seen = mmcv.imfrombytes(path.read_bytes(), flag='unchanged',
-                                backend='pillow').squeeze().astype(np.uint8)
+        seen = (
+            mmcv.imfrombytes(path.read_bytes(), flag='unchanged', backend='pillow')
+            .squeeze()
+            .astype(np.uint8)
+        )
         assert (values == seen).all() and not fault
     else:
         assert values is None and answer in fault
@@ -57,8 +63,10 @@ def test_broken_masks(tmp_path):
 
 # What the values mean: the values of all masks, the classes, reduce_zero_label; words of the answer
 VALUES = dict(
-    right=([0, 1], 2, False, None), unlabelled=([0, 1, 255], 2, False, None),
-    reduced=([0, 1, 2], 2, True, None), reduced_and_all_labelled=([1, 2], 2, True, None),
+    right=([0, 1], 2, False, None),
+    unlabelled=([0, 1, 255], 2, False, None),
+    reduced=([0, 1, 2], 2, True, None),
+    reduced_and_all_labelled=([1, 2], 2, True, None),
     white=([0, 255], 2, False, 'v // 255'),
     grey_levels=([0, 128, 255], 3, False, '{0: 0, 128: 1, 255: 2}'),
     reduced_for_nothing=([0, 1], 2, True, 'write reduce_zero_label=False'),
@@ -66,7 +74,8 @@ VALUES = dict(
     beyond=([0, 1, 7], 2, False, 'the masks hold 7, the classes are 0 to 1'),
     beyond_reduced=([0, 1, 9], 2, True, 'the masks hold 9, the classes are 1 to 2'),
     absent=([0, 1], 3, False, 'class 2 never occurs in 1 masks, which hold 0, 1'),
-    nothing_but_unlabelled=([255], 2, False, 'never occurs'))
+    nothing_but_unlabelled=([255], 2, False, 'never occurs'),
+)
 
 
 @pytest.mark.parametrize('own', [True, False])
@@ -85,9 +94,15 @@ def test_values(name, own, tmp_path):
         assert found[0].severity == 'error' and words in found[0].text
 
 
-@pytest.mark.parametrize('image', [
-    Image.fromarray((INDICES > 0).astype(np.uint8) * 255), FORMS['equal_channels'][0],
-    FORMS['colours'][0], FORMS['grey_and_alpha'][0]])
+@pytest.mark.parametrize(
+    'image',
+    [
+        Image.fromarray((INDICES > 0).astype(np.uint8) * 255),
+        FORMS['equal_channels'][0],
+        FORMS['colours'][0],
+        FORMS['grey_and_alpha'][0],
+    ],
+)
 def test_the_line_mends(image, tmp_path):
     (tmp_path / 'a b').mkdir()
     image.save(tmp_path / 'a b/x.png')
@@ -97,6 +112,7 @@ def test_the_line_mends(image, tmp_path):
         counts = MaskCounts(range(number), False, True, 'train', tmp_path)
         counts.add(tmp_path / 'a b/x.png')
         return counts.problems(whole=True), counts.classes.tolist()
+
     line = check()[0][0].text.partition('python -c ')[2]
     subprocess.run([sys.executable, '-c', *shlex.split(line)], check=True)
     problems, pixels = check()
@@ -105,10 +121,16 @@ def test_the_line_mends(image, tmp_path):
 
 # Lists of files
 
+
 def leaf(root, **changes):
-    return dict(type='BaseSegDataset', data_root=str(root), img_suffix='.png',
-                metainfo=dict(classes=('a', 'b', 'c')),
-                data_prefix=dict(img_path='images', seg_map_path='masks'), **changes)
+    return dict(
+        type='BaseSegDataset',
+        data_root=str(root),
+        img_suffix='.png',
+        metainfo=dict(classes=('a', 'b', 'c')),
+        data_prefix=dict(img_path='images', seg_map_path='masks'),
+        **changes,
+    )
 
 
 @pytest.fixture
@@ -121,25 +143,51 @@ def files(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize('change, settings, words', [
-    (lambda root: None, {}, None),
-    (lambda root: None, dict(img_suffix='.jpg'), "write img_suffix='.png'"),
-    (lambda root: None, dict(seg_map_suffix='_mask.png'), 'images have no mask, such as 0.png'),
-    (lambda root: (root / 'masks/0.png').rename(root / 'masks/0.tif'), {}, '1 of 2 images have no'),
-    (lambda root: Image.new('L', (24, 6)).save(root / 'images/1.jpg'), {}, 'warning: 1 images'),
-    (lambda root: [p.rename(p.with_suffix('.tif')) for p in root.glob('masks/**/*.png')], {},
-     "write seg_map_suffix='.tif'"),
-    (lambda root: None, dict(data_prefix=dict(img_path='nowhere', seg_map_path='masks')),
-     'there is no folder'),
-    (lambda root: (root / 'list.txt').write_text('0\ncam1/0\n'), dict(ann_file='list.txt'), None),
-    (lambda root: (root / 'list.txt').write_text('0\ncam2/0\n'), dict(ann_file='list.txt'),
-     'such as cam2/0.png')])
+@pytest.mark.parametrize(
+    'change, settings, words',
+    [
+        (lambda root: None, {}, None),
+        (lambda root: None, dict(img_suffix='.jpg'), "write img_suffix='.png'"),
+        (lambda root: None, dict(seg_map_suffix='_mask.png'), 'images have no mask, such as 0.png'),
+        (
+            lambda root: (root / 'masks/0.png').rename(root / 'masks/0.tif'),
+            {},
+            '1 of 2 images have no',
+        ),
+        (lambda root: Image.new('L', (24, 6)).save(root / 'images/1.jpg'), {}, 'warning: 1 images'),
+        (
+            lambda root: [p.rename(p.with_suffix('.tif')) for p in root.glob('masks/**/*.png')],
+            {},
+            "write seg_map_suffix='.tif'",
+        ),
+        (
+            lambda root: None,
+            dict(data_prefix=dict(img_path='nowhere', seg_map_path='masks')),
+            'there is no folder',
+        ),
+        (
+            lambda root: (root / 'list.txt').write_text('0\ncam1/0\n'),
+            dict(ann_file='list.txt'),
+            None,
+        ),
+        (
+            lambda root: (root / 'list.txt').write_text('0\ncam2/0\n'),
+            dict(ann_file='list.txt'),
+            'such as cam2/0.png',
+        ),
+    ],
+)
 def test_lists(change, settings, words, files):
     mmseg = pytest.importorskip('mmseg.datasets')
     change(files)
     with scope_of(dict(default_scope='mmseg')):
-        found = split_problems('train_dataloader.dataset', {**leaf(files), **settings},
-                               mmseg.BaseSegDataset, ['a', 'b', 'c'], True)
+        found = split_problems(
+            'train_dataloader.dataset',
+            {**leaf(files), **settings},
+            mmseg.BaseSegDataset,
+            ['a', 'b', 'c'],
+            True,
+        )
     if words is None:
         assert found == []
     else:

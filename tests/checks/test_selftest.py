@@ -1,4 +1,5 @@
 """The truth as prediction scores 1.0, by each toolbox's evaluator; and what makes it less."""
+
 import numpy as np
 import pytest
 import shapes
@@ -25,8 +26,14 @@ def score(cfg):
     return self_test(cfg, 'val', dataset)
 
 
-@pytest.mark.parametrize('name, scores', zip(NAMES, (
-    ['coco/bbox_mAP'], ['coco/bbox_mAP', 'coco/segm_mAP'], ['mIoU', 'aAcc']), strict=True))
+@pytest.mark.parametrize(
+    'name, scores',
+    zip(
+        NAMES,
+        (['coco/bbox_mAP'], ['coco/bbox_mAP', 'coco/segm_mAP'], ['mIoU', 'aAcc']),
+        strict=True,
+    ),
+)
 def test_truth_scores_one(name, scores, tmp_path):
     pytest.importorskip('mmseg' if name.startswith('fpn') else 'mmdet')
     found, problems = score(shapes.config(ROOT / f'configs/{name}.py', shapes.make(tmp_path)))
@@ -45,8 +52,10 @@ def test_classifier(shared_data):
 
 # What training leaves out and evaluation counts.
 LEFT_OUT = dict(
-    ignored=lambda a: a.update(ignore=1), thin=lambda a: a['bbox'].__setitem__(2, 0.5),
-    zero=lambda a: a.update(id=0))
+    ignored=lambda a: a.update(ignore=1),
+    thin=lambda a: a['bbox'].__setitem__(2, 0.5),
+    zero=lambda a: a.update(id=0),
+)
 
 
 @pytest.mark.parametrize('name', LEFT_OUT)
@@ -67,15 +76,23 @@ def test_masks_of_another_size_are_told(tmp_path):
     assert 'fails with the truth' in score(cfg)[1][0].text
 
 
-@pytest.mark.parametrize('scores, crowd, severity', [
-    ({'coco/bbox_mAP': 1.0, 'coco/bbox_mAP_s': -1}, 0, 'note'), ({'mIoU': 100.0}, 0, 'note'),
-    ({'coco/bbox_mAP': 0.97}, 20, 'error'), ({'coco/bbox_mAP': 0.97}, 120, 'warning'),
-    ({'mIoU': float('nan')}, 0, 'error'), ({'accuracy/top1': 33.3}, 0, 'error')])
+@pytest.mark.parametrize(
+    'scores, crowd, severity',
+    [
+        ({'coco/bbox_mAP': 1.0, 'coco/bbox_mAP_s': -1}, 0, 'note'),
+        ({'mIoU': 100.0}, 0, 'note'),
+        ({'coco/bbox_mAP': 0.97}, 20, 'error'),
+        ({'coco/bbox_mAP': 0.97}, 120, 'warning'),
+        ({'mIoU': float('nan')}, 0, 'error'),
+        ({'accuracy/top1': 33.3}, 0, 'error'),
+    ],
+)
 def test_scores(scores, crowd, severity):
     assert score_problems(scores, 'val_evaluator', crowd)[0].severity == severity
 
 
 # What is told of the objects
+
 
 def test_anchors():
     model = Config.fromfile(ROOT / 'configs/retinanet_convmlp_s_fpn_coins.py').model
@@ -86,19 +103,28 @@ def test_anchors():
     assert anchor_sizes(dict(type='EncoderDecoder')) == []
 
 
-@pytest.mark.parametrize('sizes, words', [
-    ([10, 12, 14, 40], 'smaller than half'), ([20, 40, 300], None), ([2000, 3000], 'larger than'),
-    ([], None)])
+@pytest.mark.parametrize(
+    'sizes, words',
+    [
+        ([10, 12, 14, 40], 'smaller than half'),
+        ([20, 40, 300], None),
+        ([2000, 3000], 'larger than'),
+        ([], None),
+    ],
+)
 def test_sizes_beside_anchors(sizes, words):
-    found = size_problems(np.array(sizes, float), [32., 512.], 'train')
+    found = size_problems(np.array(sizes, float), [32.0, 512.0], 'train')
     assert words is None and not found or words in found[0].text
 
 
 def test_histogram():
     from collections import Counter
+
     counts = Counter({0: 509, 2: 3})
     assert histogram(counts, ['coin', 'medal', 'stamp']) == 'coin 509, stamp 3; 1 classes have none'
-    lines = object_lines(counts, np.array([10., 20, 30]), ['coin', 'medal', 'stamp'], [32., 512.])
+    lines = object_lines(
+        counts, np.array([10.0, 20, 30]), ['coin', 'medal', 'stamp'], [32.0, 512.0]
+    )
     assert '12, 20, 28 pixels' in lines[1] and 'anchors: 32 to 512' in lines[1]
 
 

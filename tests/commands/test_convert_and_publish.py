@@ -1,4 +1,5 @@
 """convmlp convert, convmlp publish, and what train.py and test.py load."""
+
 import errno
 import hashlib
 import os
@@ -12,21 +13,35 @@ from test_checkpoints import assert_loaded, backbone
 
 from convmlp_backbone.checkpoints import read
 
-SMALL = ['train_dataloader.dataset.indices=2', 'train_dataloader.batch_size=2',
-         'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False',
-         'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False',
-         'val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False',
-         'train_dataloader.dataset.pipeline.2.scale=(64,64)',
-         'val_dataloader.dataset.pipeline.1.scale_factor=0.3',
-         'test_dataloader.dataset.pipeline.1.scale_factor=0.3']
+SMALL = [
+    'train_dataloader.dataset.indices=2',
+    'train_dataloader.batch_size=2',
+    'train_dataloader.num_workers=0',
+    'train_dataloader.persistent_workers=False',
+    'test_dataloader.num_workers=0',
+    'test_dataloader.persistent_workers=False',
+    'val_dataloader.num_workers=0',
+    'val_dataloader.persistent_workers=False',
+    'train_dataloader.dataset.pipeline.2.scale=(64,64)',
+    'val_dataloader.dataset.pipeline.1.scale_factor=0.3',
+    'test_dataloader.dataset.pipeline.1.scale_factor=0.3',
+]
 
 
 @pytest.fixture
 def training(coins, call_tool, restore_loaders):
     """A folder with a training checkpoint, epoch_1.pth, and the arguments that wrote it."""
     pytest.importorskip('mmdet')
-    args = ['retinanet_convmlp_s_fpn_coins', '--data-root', coins, '--work-dir', 'work',
-            '--cfg-options', *SMALL, 'default_hooks.logger.interval=1']
+    args = [
+        'retinanet_convmlp_s_fpn_coins',
+        '--data-root',
+        coins,
+        '--work-dir',
+        'work',
+        '--cfg-options',
+        *SMALL,
+        'default_hooks.logger.interval=1',
+    ]
     call_tool('train', *args, 'train_cfg.max_epochs=1')
     return args
 
@@ -46,18 +61,25 @@ def test_training_resumes_without_trust_and_refuses_code(training, coins, call_t
     content = dict(meta=content['meta'], message_hub=content['message_hub'], state_dict={})
     evil = saved(tmp_path / 'evil.pth', dict(content, extra=Code(mark)))
     init = saved(tmp_path / 'init.pth', dict(BACKBONE, extra=Code(mark)))
-    text = saved(tmp_path / 'text.pth', dict(content, meta=dict(
-        content['meta'], config=f'open({str(mark)!r}, "w")')))
-    options = training[:training.index('--cfg-options')]
+    text = saved(
+        tmp_path / 'text.pth',
+        dict(content, meta=dict(content['meta'], config=f'open({str(mark)!r}, "w")')),
+    )
+    options = training[: training.index('--cfg-options')]
     for error in (
-            call_tool('train', *training, '--resume', evil),
-            call_tool('train', *training, f'load_from={evil}'),
-            call_tool('train', *training, 'model.backbone.init_cfg.type=Pretrained',
-                 f'model.backbone.init_cfg.checkpoint={init}'),
-            call_tool('test', options[0], evil, *options[1:]),
-            call_tool('predict', options[0], evil, coins / 'val', '--out-dir', 'out'),
-            call_tool('convert', evil, 'new.pth'),
-            call_tool('publish', evil, 'new.pth')):
+        call_tool('train', *training, '--resume', evil),
+        call_tool('train', *training, f'load_from={evil}'),
+        call_tool(
+            'train',
+            *training,
+            'model.backbone.init_cfg.type=Pretrained',
+            f'model.backbone.init_cfg.checkpoint={init}',
+        ),
+        call_tool('test', options[0], evil, *options[1:]),
+        call_tool('predict', options[0], evil, coins / 'val', '--out-dir', 'out'),
+        call_tool('convert', evil, 'new.pth'),
+        call_tool('publish', evil, 'new.pth'),
+    ):
         assert re.match(r'error: \S+(evil|init)\.pth holds code \(exec\).*--trust', error), error
     # MMEngine would run the text of meta['config'] here.
     call_tool('train', *training, 'train_cfg.max_epochs=1', '--resume', text)
@@ -82,11 +104,18 @@ def test_test_evaluates_only_what_fits(coins, call_tool, restore_loaders):
     assert 'bbox_head.retina_cls.weight (27, 256, 3, 3) instead of (9, 256, 3, 3)' in error
 
 
-@pytest.mark.parametrize('source', [
-    files.imagenet, files.timm_training,
-    lambda: files.downstream('retinanet', state_dict=prefixed('backbone.', BACKBONE))])
-@pytest.mark.parametrize('names, prefix, suffix', [
-    ('backbone', '', '.pth'), ('mm', 'backbone.', '.safetensors'), ('timm', '', '.safetensors')])
+@pytest.mark.parametrize(
+    'source',
+    [
+        files.imagenet,
+        files.timm_training,
+        lambda: files.downstream('retinanet', state_dict=prefixed('backbone.', BACKBONE)),
+    ],
+)
+@pytest.mark.parametrize(
+    'names, prefix, suffix',
+    [('backbone', '', '.pth'), ('mm', 'backbone.', '.safetensors'), ('timm', '', '.safetensors')],
+)
 def test_convert(source, names, prefix, suffix, call_tool, tmp_path):
     path, new = saved(tmp_path / 'x.pth', source()), tmp_path / f'new{suffix}'
     output = call_tool('convert', path, new, '--names', names)
@@ -110,8 +139,7 @@ def test_convert_strips_and_halves(call_tool, tmp_path):
     new = read('new.safetensors')
     assert new['meta']['dataset_meta']['classes'] == content['meta']['CLASSES']
     for name, v in content['state_dict'].items():
-        assert torch.equal(new['state_dict'][name],
-                           v.half() if v.is_floating_point() else v), name
+        assert torch.equal(new['state_dict'][name], v.half() if v.is_floating_point() else v), name
 
 
 def test_convert_needs_a_convmlp(call_tool, tmp_path):
@@ -124,13 +152,14 @@ def test_convert_needs_a_convmlp(call_tool, tmp_path):
 def test_publish(suffix, call_tool, tmp_path):
     path = saved(tmp_path / 'x.pth', files.downstream('sem_fpn'))
     call_tool('publish', path, f'fpn{suffix}')
-    new, = tmp_path.glob(f'fpn-????????{suffix}')
+    (new,) = tmp_path.glob(f'fpn-????????{suffix}')
     assert hashlib.sha256(new.read_bytes()).hexdigest()[:8] == new.stem[-8:]
     content = read(new)
     assert content.keys() == {'meta', 'state_dict'}
     assert content['meta'].keys() == {'epoch', 'iter', 'dataset_meta'}
     assert content['meta']['dataset_meta'] == dict(
-        classes=files.COCO_START, palette=[(0, 1, 2), (3, 4, 5), (6, 7, 8)])
+        classes=files.COCO_START, palette=[(0, 1, 2), (3, 4, 5), (6, 7, 8)]
+    )
     before = new.read_bytes()
     error = call_tool('publish', path, f'fpn{suffix}')
     assert f'{new.name} exists: not overwritten' in error
@@ -138,14 +167,19 @@ def test_publish(suffix, call_tool, tmp_path):
 
 
 @pytest.mark.parametrize('command', [['publish'], ['convert'], ['convert', '--half']])
-@pytest.mark.parametrize('content, target, words', [
-    (lambda: BACKBONE, 'file/x.pth', 'Not a directory'),
-    (lambda: BACKBONE, 'x.onnx', 'ends in .pth or .safetensors'),
-    (lambda: dict(state_dict={}), 'x.pth', 'no weights'),
-    (lambda: {'__metadata__': torch.ones(1)}, 'x.safetensors', 'cannot be written'),
-    (lambda: dict(BACKBONE, **{'x.y': torch.ones(1).to_sparse()}), 'x.pth', 'sparse tensor')])
+@pytest.mark.parametrize(
+    'content, target, words',
+    [
+        (lambda: BACKBONE, 'file/x.pth', 'Not a directory'),
+        (lambda: BACKBONE, 'x.onnx', 'ends in .pth or .safetensors'),
+        (lambda: dict(state_dict={}), 'x.pth', 'no weights'),
+        (lambda: {'__metadata__': torch.ones(1)}, 'x.safetensors', 'cannot be written'),
+        (lambda: dict(BACKBONE, **{'x.y': torch.ones(1).to_sparse()}), 'x.pth', 'sparse tensor'),
+    ],
+)
 def test_what_cannot_be_written_leaves_nothing(
-        command, content, target, words, call_tool, tmp_path):
+    command, content, target, words, call_tool, tmp_path
+):
     path, file = saved(tmp_path / 'in.pth', content()), tmp_path / 'file'
     file.write_text('')
     name, *options = command

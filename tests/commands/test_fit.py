@@ -1,4 +1,5 @@
 """convmlp fit on small folders: the config it writes, a whole run, what it refuses."""
+
 import json
 import re
 import sys
@@ -24,10 +25,12 @@ TINY = dict(channels=8, conv_blocks=1, dims=(8, 16, 24), mlp_blocks=(1, 1, 1), m
 @pytest.fixture
 def known_cost(monkeypatch):
     """Costs of a fast machine without a GPU, not measured."""
+
     def put(step=0.5, **more):
         monkeypatch.setattr(prepare, 'measure', lambda config: Cost(step, 0.1, 1e8, **more))
         monkeypatch.setattr(prepare, 'device', lambda: 'cpu')
         monkeypatch.setattr(prepare, 'free_memory', lambda: 8e9)
+
     put()
     return put
 
@@ -37,23 +40,32 @@ def tiny(config):
     text = config.read_text()
     text = text.replace("arch='s'", f'arch={TINY}').replace('[64, 128, 256, 512]', '[8, 8, 16, 24]')
     text = text.replace('\n    head=dict(', '\n    head=dict(in_channels=24, ')
-    for old, new in ((r'max_iters=\d+, val_interval=\d+', 'max_iters=4, val_interval=2'),
-                     (r'by_epoch=False, interval=\d+', 'by_epoch=False, interval=2'),
-                     (r'end=\d+\),\n', 'end=1),\n'),
-                     (r'T_max=\d+, by_epoch=False, begin=\d+, end=\d+',
-                      'T_max=3, by_epoch=False, begin=1, end=4'),
-                     (r'num_workers=1,\n    persistent_workers=True', 'num_workers=0')):
+    for old, new in (
+        (r'max_iters=\d+, val_interval=\d+', 'max_iters=4, val_interval=2'),
+        (r'by_epoch=False, interval=\d+', 'by_epoch=False, interval=2'),
+        (r'end=\d+\),\n', 'end=1),\n'),
+        (
+            r'T_max=\d+, by_epoch=False, begin=\d+, end=\d+',
+            'T_max=3, by_epoch=False, begin=1, end=4',
+        ),
+        (r'num_workers=1,\n    persistent_workers=True', 'num_workers=0'),
+    ):
         text, count = re.subn(old, new, text)
         assert count, old
     config.write_text(text)
 
 
-TASKS = [(made.coco, 'boxes', 'mmdet'), (made.yolo_points, 'masks', 'mmdet'),
-         (made.masks_255, 'semantic', 'mmseg'), (made.folders_flat, 'classes', 'mmpretrain')]
+TASKS = [
+    (made.coco, 'boxes', 'mmdet'),
+    (made.yolo_points, 'masks', 'mmdet'),
+    (made.masks_255, 'semantic', 'mmseg'),
+    (made.folders_flat, 'classes', 'mmpretrain'),
+]
 
 
-@pytest.mark.parametrize('layout, task, scope', TASKS, ids=lambda value: getattr(
-    value, '__name__', ''))
+@pytest.mark.parametrize(
+    'layout, task, scope', TASKS, ids=lambda value: getattr(value, '__name__', '')
+)
 def test_the_config(layout, task, scope, known_cost, call_tool, tmp_path):
     """It is read, builds a model of the right number of classes and data sets of all images."""
     pytest.importorskip(scope)
@@ -67,8 +79,9 @@ def test_the_config(layout, task, scope, known_cost, call_tool, tmp_path):
     assert f'15 minutes: an iteration takes {0.2:.2f} s here' in text.replace('\n# ', ' ')
     cfg = Config.fromfile(config)
     init_default_scope(cfg.default_scope)
-    counts = {split: len(DATASETS.build(cfg[f'{split}_dataloader'].dataset))
-              for split in ('train', 'val')}
+    counts = {
+        split: len(DATASETS.build(cfg[f'{split}_dataloader'].dataset)) for split in ('train', 'val')
+    }
     assert sum(counts.values()) == (68 if task == 'classes' else 17)
     number = len(cfg.train_dataloader.dataset.metainfo.classes)
     assert number == 2
@@ -100,6 +113,7 @@ def test_a_whole_run_that_was_interrupted(known_cost, call_tool, tmp_path, monke
 
     def stop(*_, **__):
         raise Interrupted
+
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr('mmengine.hooks.IterTimerHook._after_epoch', stop)  # of the evaluation
         call_tool('fit', 'pictures', '--weights', 'none', '--no-export')
@@ -107,28 +121,39 @@ def test_a_whole_run_that_was_interrupted(known_cost, call_tool, tmp_path, monke
     assert not (work_dir / 'train/iter_4.pth').exists()
     printed = call_tool('fit', 'pictures', '--weights', 'none', '--no-export')
     assert 'is there: going on with it' in printed and re.search(
-        r'best_mIoU_iter_\d.pth: aAcc .*, mIoU \d', printed.splitlines()[-1])
+        r'best_mIoU_iter_\d.pth: aAcc .*, mIoU \d', printed.splitlines()[-1]
+    )
     last = torch.load(work_dir / 'train/iter_4.pth', weights_only=False)
     assert last['meta']['iter'] == 4
     assert (work_dir / 'config.py').read_text() == edited
     best = json.loads((work_dir / 'fit.json').read_text())['best']
     assert best in printed.splitlines()[-1]
     assert 'is trained; to start again: rm -r' in call_tool(
-        'fit', 'pictures', '--weights', 'none', '--no-export')
+        'fit', 'pictures', '--weights', 'none', '--no-export'
+    )
     error = call_tool('fit', 'pictures', '--minutes', '5', '--weights', 'none')
     assert 'is of another fit (minutes 15)' in error
 
 
 def test_a_failing_export_costs_nothing_else(tmp_path, capsys, monkeypatch):
     asked = []
-    monkeypatch.setattr(fit.subprocess, 'run', lambda command, env: asked.append(command) or type(
-        'Done', (), dict(returncode=1)))
+    monkeypatch.setattr(
+        fit.subprocess,
+        'run',
+        lambda command, env: asked.append(command) or type('Done', (), dict(returncode=1)),
+    )
     fit.export(tmp_path / 'config.py', tmp_path / 'best.pth', tmp_path / 'model.onnx')
-    command = ['export', f'{tmp_path}/config.py', f'{tmp_path}/model.onnx', '--checkpoint',
-               f'{tmp_path}/best.pth']
+    command = [
+        'export',
+        f'{tmp_path}/config.py',
+        f'{tmp_path}/model.onnx',
+        '--checkpoint',
+        f'{tmp_path}/best.pth',
+    ]
     assert asked[0][-6:] == ['convmlp_backbone', *command]
     assert f'not exported; the model is {tmp_path}/best.pth. Again: convmlp export' in (
-        capsys.readouterr().out)
+        capsys.readouterr().out
+    )
     make_parser('export').parse_args(command)
     (tmp_path / 'model.onnx').touch()
     fit.export(tmp_path / 'config.py', tmp_path / 'best.pth', tmp_path / 'model.onnx')
@@ -154,8 +179,9 @@ def test_what_is_measured(call_tool, known_cost, tmp_path):
     assert cost.busy > 0.1
 
 
-@pytest.mark.parametrize('step, minutes, task', [(0.5, 15, 'masks'), (5, 15, 'boxes'),
-                                                 (5, 90, 'masks')])
+@pytest.mark.parametrize(
+    'step, minutes, task', [(0.5, 15, 'masks'), (5, 15, 'boxes'), (5, 90, 'masks')]
+)
 def test_masks_only_where_they_can_be_learned(step, minutes, task, known_cost, call_tool, tmp_path):
     pytest.importorskip('mmdet')
     known_cost(step=step)
@@ -183,7 +209,7 @@ def test_a_large_validation_set_is_sampled(known_cost, call_tool, tmp_path, monk
     made.cvat(tmp_path / 'pictures')
     monkeypatch.setattr('convmlp_backbone.fit.split.SHARE', 0.9)
     monkeypatch.setattr('convmlp_backbone.fit.derive.LEAST', 2)
-    monkeypatch.setattr(prepare, 'measure', lambda config: Cost(0.5, 30., 1e8))
+    monkeypatch.setattr(prepare, 'measure', lambda config: Cost(0.5, 30.0, 1e8))
     printed = call_tool('fit', 'pictures', '--dry-run', '--weights', 'none')
     assert 'val 4: 4 of the 15 validation images' in printed and '8 minutes' in printed
     cfg = Config.fromfile(tmp_path / 'work_dirs/pictures/config.py')
@@ -201,11 +227,16 @@ def test_spoiled_data_are_refused(known_cost, call_tool, tmp_path, capsys):
     assert not (tmp_path / 'work_dirs').exists()
 
 
-@pytest.mark.parametrize('arguments, expected', [
-    (['nowhere'], 'no folder'), (['pictures', '--minutes', '0'], '--minutes 0: expected more'),
-    (['pictures', '--weights', 'no.pth'], 'no such checkpoint file: no.pth'),
-    (['pictures', '--task', 'classes'], 'no labels for --task classes'),
-    (['pictures', '--classes', 'cat'], '--classes cat: the folder has square, disc')])
+@pytest.mark.parametrize(
+    'arguments, expected',
+    [
+        (['nowhere'], 'no folder'),
+        (['pictures', '--minutes', '0'], '--minutes 0: expected more'),
+        (['pictures', '--weights', 'no.pth'], 'no such checkpoint file: no.pth'),
+        (['pictures', '--task', 'classes'], 'no labels for --task classes'),
+        (['pictures', '--classes', 'cat'], '--classes cat: the folder has square, disc'),
+    ],
+)
 def test_errors_are_one_line(arguments, expected, known_cost, call_tool, tmp_path):
     pytest.importorskip('mmdet')
     made.coco(tmp_path / 'pictures')
@@ -218,17 +249,30 @@ def test_own_weights(known_cost, call_tool, tmp_path):
     pytest.importorskip('mmdet')
     made.coco(tmp_path / 'pictures')
     from convmlp_backbone import ConvMLP
+
     model = MODELS.build(dict(type='ConvMLP', arch='s'))
     assert isinstance(model, ConvMLP)
     torch.save(model.state_dict(), tmp_path / 'backbone.pth')
-    torch.save(dict(state_dict={f'backbone.{k}': v for k, v in model.state_dict().items()}),
-               tmp_path / 'whole.pth')
+    torch.save(
+        dict(state_dict={f'backbone.{k}': v for k, v in model.state_dict().items()}),
+        tmp_path / 'whole.pth',
+    )
     for name in ('backbone', 'whole'):
-        call_tool('fit', 'pictures', '--task', 'boxes', '--dry-run', '--work-dir', name,
-                  '--weights', tmp_path / f'{name}.pth')
+        call_tool(
+            'fit',
+            'pictures',
+            '--task',
+            'boxes',
+            '--dry-run',
+            '--work-dir',
+            name,
+            '--weights',
+            tmp_path / f'{name}.pth',
+        )
         cfg = Config.fromfile(tmp_path / name / 'config.py')
         path = str(tmp_path / f'{name}.pth')
         assert (cfg.get('load_from') == path) == (name == 'whole')
         assert ((cfg.model.backbone.get('init_cfg') or {}).get('checkpoint') == path) == (
-            name == 'backbone')
+            name == 'backbone'
+        )
         assert cfg.optim_wrapper.optimizer.lr == 1e-4

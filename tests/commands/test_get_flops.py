@@ -1,4 +1,5 @@
 """Parameters and MACs, counted."""
+
 import csv
 import io
 
@@ -23,16 +24,24 @@ def test_sizes(size):
 
 
 def test_every_mac_of_a_small_network():
-    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Flatten(),
-                          nn.Linear(8 * 4 * 5, 7))
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 4 * 5, 7)
+    )
     table = count(model, (4, 5))
     convolution, linear = 4 * 5 * 8 * 3 * 9, 8 * 4 * 5 * 7
     assert table['0'] == (3 * 8 * 9 + 8, convolution) and table['3'][1] == linear
     assert table['1'] == (16, 0) and table[''][1] == convolution + linear
 
 
-@pytest.mark.parametrize('config', ['retinanet_convmlp_s_fpn_coins', 'maskrcnn_convmlp_s_fpn_coins',
-                                    'fpn_convmlp_s_coins', 'convmlp_s_cifar10'])
+@pytest.mark.parametrize(
+    'config',
+    [
+        'retinanet_convmlp_s_fpn_coins',
+        'maskrcnn_convmlp_s_fpn_coins',
+        'fpn_convmlp_s_coins',
+        'convmlp_s_cifar10',
+    ],
+)
 def test_parts_of_a_config_add_up(config):
     if config.startswith('convmlp_'):
         pytest.importorskip('mmpretrain')

@@ -1,4 +1,5 @@
 """How the commands read a config and what they say where something is missing."""
+
 from argparse import Namespace
 
 import pytest
@@ -19,9 +20,21 @@ SEMANTIC_FPN = str(ROOT / 'configs/fpn_convmlp_s_512x512_40k_ade20k.py')
 
 
 def arguments(config=RETINANET, **changes):
-    return Namespace(**{**dict(config=config, work_dir=None, data_root=None, cfg_options=None,
-                               launcher='none', local_rank=0, trust=False, no_check=False),
-                        **changes})
+    return Namespace(
+        **{
+            **dict(
+                config=config,
+                work_dir=None,
+                data_root=None,
+                cfg_options=None,
+                launcher='none',
+                local_rank=0,
+                trust=False,
+                no_check=False,
+            ),
+            **changes,
+        }
+    )
 
 
 def test_finds_shipped_configs_by_name(tmp_path, monkeypatch):
@@ -38,8 +51,9 @@ def test_wrong_config_names_similar_ones():
     assert 'configs/retinanet_convmlp_s_1x_coco.py' in str(error.value)
 
 
-@pytest.mark.parametrize('config, source', [(RETINANET, 'cocodataset.org'),
-                                            (SEMANTIC_FPN, 'sceneparsing.csail.mit.edu')])
+@pytest.mark.parametrize(
+    'config, source', [(RETINANET, 'cocodataset.org'), (SEMANTIC_FPN, 'sceneparsing.csail.mit.edu')]
+)
 def test_missing_data_set(config, source, tmp_path):
     with pytest.raises(UserError, match='--data-root') as error:
         load_config(arguments(config, data_root=str(tmp_path / 'no')), ['train'])
@@ -56,14 +70,16 @@ def test_incomplete_data_set_names_the_file(tmp_path):
 def test_data_root_reaches_every_data_set_and_evaluator(config, tmp_path):
     cfg = Config.fromfile(config)
     cfg.train_dataloader.dataset = dict(
-        type='RepeatDataset', times=2, dataset=cfg.train_dataloader.dataset)
+        type='RepeatDataset', times=2, dataset=cfg.train_dataloader.dataset
+    )
     set_data_root(cfg, str(tmp_path))
     assert cfg.train_dataloader.dataset.dataset.data_root == str(tmp_path)
     for split in ('val', 'test'):
         assert cfg[f'{split}_dataloader'].dataset.data_root == str(tmp_path)
         if 'ann_file' in cfg[f'{split}_evaluator']:
             assert cfg[f'{split}_evaluator'].ann_file == str(
-                tmp_path / 'annotations/instances_val2017.json')
+                tmp_path / 'annotations/instances_val2017.json'
+            )
 
 
 def test_without_gpu_sync_bn_becomes_bn(monkeypatch, capsys, tmp_path):
@@ -98,8 +114,9 @@ def test_without_gpu_nms_goes_class_by_class(monkeypatch, capsys):
     boxes = torch.rand(200, 4).mul(50).cumsum(1)
     scores, classes = torch.randperm(200) / 200, torch.arange(200) % 3
     usual = {key: changed[key] for key in ('type', 'iou_threshold')}
-    torch.testing.assert_close(batched_nms(boxes, scores, classes, changed),
-                               batched_nms(boxes, scores, classes, usual))
+    torch.testing.assert_close(
+        batched_nms(boxes, scores, classes, changed), batched_nms(boxes, scores, classes, usual)
+    )
 
 
 def test_without_gpu_class_agnostic_nms_stays():
@@ -120,24 +137,39 @@ def test_with_gpu_the_config_stays(monkeypatch, capsys):
 # One road: whatever the command, a config with a mistake is one line
 
 BROKEN = dict(
-    syntax=('model = dict(', 'SyntaxError'), base=('_base_ = ["nowhere.py"]', 'nowhere.py'),
+    syntax=('model = dict(', 'SyntaxError'),
+    base=('_base_ = ["nowhere.py"]', 'nowhere.py'),
     program=('x = 1 / 0', 'ZeroDivisionError'),
-    argument=("_base_ = ['{configs}/retinanet_convmlp_s_fpn_coins.py']\n"
-              'model = dict(backbone=dict(frozen_stage=1))', 'did you mean frozen_stages'),
-    head=("_base_ = ['{configs}/retinanet_convmlp_s_fpn_coins.py']\n"
-          "model = dict(bbox_head=dict(type='RetinaHeadd'))", 'RetinaHeadd'),
-    dataset=("_base_ = ['{configs}/convmlp_s_clothing.py']\n"
-             "train_dataloader = test_dataloader = dict(dataset=dict(type='CustomDataste'))",
-             'CustomDataste'),
-    unknown=("_base_ = ['{configs}/convmlp_s_cifar10.py']\n"
-             "model = dict(head=dict(num_clases=10))", 'num_clases'))
+    argument=(
+        "_base_ = ['{configs}/retinanet_convmlp_s_fpn_coins.py']\n"
+        'model = dict(backbone=dict(frozen_stage=1))',
+        'did you mean frozen_stages',
+    ),
+    head=(
+        "_base_ = ['{configs}/retinanet_convmlp_s_fpn_coins.py']\n"
+        "model = dict(bbox_head=dict(type='RetinaHeadd'))",
+        'RetinaHeadd',
+    ),
+    dataset=(
+        "_base_ = ['{configs}/convmlp_s_clothing.py']\n"
+        "train_dataloader = test_dataloader = dict(dataset=dict(type='CustomDataste'))",
+        'CustomDataste',
+    ),
+    unknown=(
+        "_base_ = ['{configs}/convmlp_s_cifar10.py']\nmodel = dict(head=dict(num_clases=10))",
+        'num_clases',
+    ),
+)
 COMMANDS = dict(
     # The data is another matter.
     train=['{config}', '--data-root', '{coins}', '--no-check'],
     test=['{config}', 'x.pth', '--data-root', '{coins}', '--no-check'],
-    predict=['{config}', 'x.pth', '{photo}', '--out-dir', 'out'], get_flops=['{config}'],
-    export=['{config}', 'x.onnx'], visualize_features=['{photo}', '{config}'],
-    grad_cam=['{photo}', '{config}'])
+    predict=['{config}', 'x.pth', '{photo}', '--out-dir', 'out'],
+    get_flops=['{config}'],
+    export=['{config}', 'x.onnx'],
+    visualize_features=['{photo}', '{config}'],
+    grad_cam=['{photo}', '{config}'],
+)
 
 
 @pytest.mark.parametrize('mistake', BROKEN)
@@ -145,12 +177,17 @@ COMMANDS = dict(
 def test_mistake_in_a_config(command, mistake, call_tool, coins, tmp_path, restore_loaders):
     text, words = BROKEN[mistake]
     if mistake in dict(train=(), test=(), check_dataset=('head', 'unknown', 'dataset')).get(
-            command, ('dataset',)):
+        command, ('dataset',)
+    ):
         pytest.skip('looks at other parts of the config, or says more than a line')
     (tmp_path / 'x.py').write_text(text.replace('{configs}', str(ROOT / 'configs')))
     torch.save(dict(state_dict={}), tmp_path / 'x.pth')
-    error = call_tool(command, *(arg.format(
-        config='x.py', photo=ROOT / 'docs/demo.png', coins=coins)
-        for arg in COMMANDS.get(command, COMMANDS['train'])))
+    error = call_tool(
+        command,
+        *(
+            arg.format(config='x.py', photo=ROOT / 'docs/demo.png', coins=coins)
+            for arg in COMMANDS.get(command, COMMANDS['train'])
+        ),
+    )
     assert error.startswith('error: ') and words in error and '\n' not in error
     assert 'x.py' in error or 'model.' in error

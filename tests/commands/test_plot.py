@@ -1,4 +1,5 @@
 """Figures of trainings."""
+
 import json
 
 import pytest
@@ -14,8 +15,10 @@ def write_run(work_dir, time, losses, days=''):
     folder.mkdir(parents=True)
     records, log = [], ''
     for step, loss in enumerate(losses, 1):
-        records += [dict(lr=0.1, loss=loss, memory=2048, epoch=step, iter=step, step=step),
-                    {'coco/bbox_mAP': 0.5, 'step': step}]
+        records += [
+            dict(lr=0.1, loss=loss, memory=2048, epoch=step, iter=step, step=step),
+            {'coco/bbox_mAP': 0.5, 'step': step},
+        ]
         log += f'INFO - Epoch(train) [{step}][1/1]  lr: 1e-1  eta: {days}1:00:30  time: 1\n'
     (folder / 'scalars.json').write_text('\n'.join(map(json.dumps, records)))
     (work_dir / time / f'{time}.log').write_text(log)

@@ -1,4 +1,5 @@
 """Pictures of feature maps: what is computed, and that every file is drawn."""
+
 import numpy as np
 import pytest
 import torch
@@ -27,8 +28,11 @@ def test_levels_are_those_of_the_backbone(photo, tmp_path):
     features = tool.compute(f's={tmp_path / "s.pth"}', photo)
     assert 'weights of s.pth' in features.title and '40×56' in features.title
     assert [(name, maps.shape) for name, maps in features.levels] == [
-        ('stride 4', (64, 10, 14)), ('stride 8', (128, 5, 7)),
-        ('stride 16', (256, 3, 4)), ('stride 32', (512, 2, 2))]
+        ('stride 4', (64, 10, 14)),
+        ('stride 8', (128, 5, 7)),
+        ('stride 16', (256, 3, 4)),
+        ('stride 32', (512, 2, 2)),
+    ]
     with torch.no_grad():
         levels = model(normalised(photo, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)))
     for (_, drawn), level in zip(features.levels, levels, strict=True):
@@ -42,17 +46,20 @@ def test_a_config_sees_the_same_pixels(config, photo, tmp_path):
     model, _ = build_model(config)
     torch.save(model.state_dict(), tmp_path / 'detector.pth')
     torch.save(model.backbone.state_dict(), tmp_path / 's.pth')
-    whole = tool.compute(f'{config}={tmp_path / "detector.pth"}', photo,
-                         (64, 96))
+    whole = tool.compute(f'{config}={tmp_path / "detector.pth"}', photo, (64, 96))
     alone = tool.compute(f's={tmp_path / "s.pth"}', photo, (64, 96))
     assert len(whole.levels) == len(alone.levels) == 4
     for (_, a), (_, b) in zip(whole.levels, alone.levels, strict=True):
         torch.testing.assert_close(torch.from_numpy(a), torch.from_numpy(b), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize('name, mean, std', [
-    ('mixer_s16_224', (127.5,) * 3, (127.5,) * 3),  # as mixer_b16_224, but smaller
-    ('resnet18', (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))])
+@pytest.mark.parametrize(
+    'name, mean, std',
+    [
+        ('mixer_s16_224', (127.5,) * 3, (127.5,) * 3),  # as mixer_b16_224, but smaller
+        ('resnet18', (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    ],
+)
 def test_timm_models_see_what_they_were_trained_on(name, mean, std, photo):
     timm = pytest.importorskip('timm')
     torch.manual_seed(0)
@@ -60,7 +67,8 @@ def test_timm_models_see_what_they_were_trained_on(name, mean, std, photo):
     photo = photo.resize((224, 224))
     with torch.no_grad():
         expected = model.forward_intermediates(
-            normalised(photo, mean, std), intermediates_only=True)[-1][0]
+            normalised(photo, mean, std), intermediates_only=True
+        )[-1][0]
     torch.manual_seed(0)
     drawn = torch.from_numpy(tool.compute(name, photo).levels[-1][1])
     torch.testing.assert_close(drawn, expected, atol=1e-4, rtol=1e-4)
@@ -79,8 +87,10 @@ def test_strongest_channels_vary_most():
     assert list(tool.pick(maps, 5, strongest=False)) == [0, 1, 2]
 
 
-@pytest.mark.parametrize('spec, error', [
-    ('nope', UserError), ('s=none.pth', CheckpointError), ('m-pure-mlp=pretrained', UserError)])
+@pytest.mark.parametrize(
+    'spec, error',
+    [('nope', UserError), ('s=none.pth', CheckpointError), ('m-pure-mlp=pretrained', UserError)],
+)
 def test_wrong_models(spec, error, photo):
     with pytest.raises(error, match='nope|none.pth|m-pure-mlp'):
         tool.compute(spec, photo)
@@ -89,8 +99,9 @@ def test_wrong_models(spec, error, photo):
 def test_program(call_tool, photo, tmp_path):
     photo.save(tmp_path / 'photo.png')
     call_tool('visualize_features', 'photo.png', 's', 'm-pure-mlp', '--channels', 3)
-    sizes = {path.stem: Image.open(path).size
-             for path in (tmp_path / 'work_dirs/features').glob('*.png')}
+    sizes = {
+        path.stem: Image.open(path).size for path in (tmp_path / 'work_dirs/features').glob('*.png')
+    }
     assert sizes.keys() == {'s', 'm-pure-mlp', 'all'}
     assert abs(sizes['all'][0] - sizes['s'][0] - sizes['m-pure-mlp'][0]) <= 1
     assert call_tool('visualize_features', 'none.png', 's').startswith('error: no image')

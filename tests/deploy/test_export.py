@@ -1,4 +1,5 @@
 """Files of every model and format, and what the commands do with them."""
+
 import copy
 import json
 import shutil
@@ -21,11 +22,19 @@ from convmlp_backbone.runtime import Runtime, read_image
 
 # Levels as few as possible: each takes seconds to export.
 CHANGES = dict(
-    retinanet=dict(neck=dict(num_outs=3), test_cfg=dict(score_thr=0.2), bbox_head=dict(
-        anchor_generator=dict(strides=[8, 16, 32]))),
-    maskrcnn=dict(neck=dict(num_outs=4), test_cfg=dict(rcnn=dict(score_thr=0.3)), rpn_head=dict(
-        anchor_generator=dict(strides=[4, 8, 16, 32]))),
-    segmentor={}, classifier={})
+    retinanet=dict(
+        neck=dict(num_outs=3),
+        test_cfg=dict(score_thr=0.2),
+        bbox_head=dict(anchor_generator=dict(strides=[8, 16, 32])),
+    ),
+    maskrcnn=dict(
+        neck=dict(num_outs=4),
+        test_cfg=dict(rcnn=dict(score_thr=0.3)),
+        rpn_head=dict(anchor_generator=dict(strides=[4, 8, 16, 32])),
+    ),
+    segmentor={},
+    classifier={},
+)
 TOOLBOX = dict(retinanet='mmdet', maskrcnn='mmdet', segmentor='mmseg', classifier='mmpretrain')
 
 
@@ -52,6 +61,7 @@ def exported(tmp_path_factory):
         if kind not in made:
             made[kind] = Exported(kind, tmp_path_factory.mktemp(kind))
         return made[kind]
+
     return export
 
 
@@ -81,11 +91,12 @@ def test_facts(exported):
     assert facts['task'] == 'instances' and facts['classes'] == list(CLASSES)
     assert facts['mean'] == [123.675, 116.28, 103.53] and facts['channels'] == 'rgb'
     assert facts['palette'] == [[255, 0, 0], [0, 255, 0], [0, 0, 255]] and facts['stride'] == 32
-    assert facts['resize'] == [dict(step='resize', interpolation='cv2-bilinear',
-                                    factor=[256 / 250] * 2)]
+    assert facts['resize'] == [
+        dict(step='resize', interpolation='cv2-bilinear', factor=[256 / 250] * 2)
+    ]
 
 
-NOTHING_ELSE = '''
+NOTHING_ELSE = """
 import sys
 from pathlib import Path
 from importlib.abc import MetaPathFinder
@@ -100,7 +111,7 @@ BACKEND = sys.argv.pop()
 sys.meta_path.insert(0, Blocked())
 from runtime import main
 main()
-'''
+"""
 
 
 @pytest.mark.parametrize('other', ['onnxruntime', 'openvino'])
@@ -110,7 +121,11 @@ def test_runtime_needs_no_toolbox(other, exported, coins, tmp_path):
     shutil.copy(ROOT / 'convmlp_backbone/runtime.py', tmp_path)
     done = subprocess.run(
         [sys.executable, '-c', NOTHING_ELSE, exported.onnx, coins / 'val/00.png', other],
-        cwd=tmp_path, text=True, capture_output=True, env={'PATH': ''})
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        env={'PATH': ''},
+    )
     assert done.returncode == 0, done.stderr
     scores = Runtime(exported.onnx)(coins / 'val/00.png')
     found = json.loads(done.stdout)
@@ -125,14 +140,23 @@ def test_test_and_predict_take_a_file(exported, coins, call_tool, tmp_path, rest
             exported.cfg[f'{split}_dataloader'].dataset.metainfo = dict(classes=classes)
         exported.cfg.model.bbox_head.num_classes = len(classes)
         exported.cfg.dump(name)
-    torch.save(dict(state_dict=exported.model.state_dict(), meta=dict(dataset_meta=dict(
-        classes=CLASSES, palette=exported.facts['palette']))), 'x.pth')
+    torch.save(
+        dict(
+            state_dict=exported.model.state_dict(),
+            meta=dict(dataset_meta=dict(classes=CLASSES, palette=exported.facts['palette'])),
+        ),
+        'x.pth',
+    )
     results = []
     for arguments in (['tiny.json', 'x.pth'], [exported.onnx]):
         out = Path(f'out{len(results)}')
         call_tool('predict', *arguments, coins / 'train', '--out-dir', out, '--batch', 3)
-        results.append((json.loads((out / 'predictions.json').read_text()),
-                        [read_image(path) for path in sorted((out / 'vis').iterdir())]))
+        results.append(
+            (
+                json.loads((out / 'predictions.json').read_text()),
+                [read_image(path) for path in sorted((out / 'vis').iterdir())],
+            )
+        )
     (theirs, pictures), (ours, drawn) = results
     assert len(theirs) == len(ours) > 32 and len(drawn) == len(pictures) == 32
     for a, b in zip(theirs, ours, strict=True):
@@ -148,10 +172,13 @@ def test_same_metrics(exported, coins, call_tool, tmp_path, restore_loaders):
     torch.save(exported.model.state_dict(), 'x.pth')
     for split in ('train', 'val', 'test'):
         exported.cfg[f'{split}_dataloader'].dataset.metainfo = dict(
-            classes=CLASSES, palette=exported.facts['palette'])
+            classes=CLASSES, palette=exported.facts['palette']
+        )
     exported.cfg.dump('tiny.json')
-    found = [json.loads(call_tool('test', 'tiny.json', file, '--data-root', coins, '--json'))
-             for file in ('x.pth', exported.onnx)]
+    found = [
+        json.loads(call_tool('test', 'tiny.json', file, '--data-root', coins, '--json'))
+        for file in ('x.pth', exported.onnx)
+    ]
     assert found[0] == pytest.approx(found[1], abs=1e-4) and 'mIoU' in found[0]
 
 

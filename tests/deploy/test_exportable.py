@@ -1,4 +1,5 @@
 """The modules that are exported, against the toolboxes' own predictions."""
+
 import copy
 import re
 
@@ -27,6 +28,7 @@ class Unwritten(Runtime):
             with torch.no_grad():
                 found = module(*map(torch.from_numpy, inputs))
             return [x.numpy() for x in (found if isinstance(found, tuple) else [found])]
+
         self._run = run
 
 
@@ -34,32 +36,48 @@ def photos(number=4):
     """Images with structure of all scales."""
     random = np.random.default_rng(0)
     coarse = random.integers(0, 256, (number, 15, 20, 3), dtype=np.uint8)
-    return list(coarse.repeat(6, 1).repeat(6, 2) // 2
-                + random.integers(0, 128, (number, 90, 120, 3), dtype=np.uint8))
+    return list(
+        coarse.repeat(6, 1).repeat(6, 2) // 2
+        + random.integers(0, 128, (number, 90, 120, 3), dtype=np.uint8)
+    )
 
 
-@pytest.mark.parametrize('kind, changes', [
-    ('retinanet', dict(test_cfg=dict(score_thr=0.05))),
-    ('retinanet', dict(test_cfg=dict(score_thr=0.2, max_per_img=7))),
-    ('retinanet', dict(test_cfg=dict(score_thr=0.999999))),  # nothing
-    ('retinanet', dict(test_cfg=dict(nms=dict(iou_threshold=0.2, class_agnostic=True)))),
-    ('retinanet', dict(test_cfg=dict(min_bbox_size=20, nms_pre=1000))),
-    ('retinanet', dict(classes=CLASSES[:1], bbox_head=dict(num_classes=1))),
-    ('maskrcnn', dict(test_cfg=dict(rcnn=RCNN))),
-    ('maskrcnn', dict(test_cfg=dict(rcnn=dict(score_thr=0.999999)))),
-    ('maskrcnn', dict(test_cfg=dict(rcnn=dict(score_thr=0.05, max_per_img=300)))),
-    ('maskrcnn', dict(test_cfg=dict(rcnn=RCNN), roi_head=dict(
-        bbox_head=dict(reg_class_agnostic=True), mask_head=dict(class_agnostic=True)))),
-    ('maskrcnn', dict(test_cfg=dict(rcnn=RCNN), roi_head=dict(mask_head=None))),
-    ('segmentor', {}), ('segmentor', dict(decode_head=dict(align_corners=True))),
-    ('segmentor', dict(data_preprocessor=dict(bgr_to_rgb=False))), ('classifier', {})])
+@pytest.mark.parametrize(
+    'kind, changes',
+    [
+        ('retinanet', dict(test_cfg=dict(score_thr=0.05))),
+        ('retinanet', dict(test_cfg=dict(score_thr=0.2, max_per_img=7))),
+        ('retinanet', dict(test_cfg=dict(score_thr=0.999999))),  # nothing
+        ('retinanet', dict(test_cfg=dict(nms=dict(iou_threshold=0.2, class_agnostic=True)))),
+        ('retinanet', dict(test_cfg=dict(min_bbox_size=20, nms_pre=1000))),
+        ('retinanet', dict(classes=CLASSES[:1], bbox_head=dict(num_classes=1))),
+        ('maskrcnn', dict(test_cfg=dict(rcnn=RCNN))),
+        ('maskrcnn', dict(test_cfg=dict(rcnn=dict(score_thr=0.999999)))),
+        ('maskrcnn', dict(test_cfg=dict(rcnn=dict(score_thr=0.05, max_per_img=300)))),
+        (
+            'maskrcnn',
+            dict(
+                test_cfg=dict(rcnn=RCNN),
+                roi_head=dict(
+                    bbox_head=dict(reg_class_agnostic=True), mask_head=dict(class_agnostic=True)
+                ),
+            ),
+        ),
+        ('maskrcnn', dict(test_cfg=dict(rcnn=RCNN), roi_head=dict(mask_head=None))),
+        ('segmentor', {}),
+        ('segmentor', dict(decode_head=dict(align_corners=True))),
+        ('segmentor', dict(data_preprocessor=dict(bgr_to_rgb=False))),
+        ('classifier', {}),
+    ],
+)
 def test_same_predictions(kind, changes, pytestconfig, normalised=False):
     pytest.importorskip(NEEDS[kind])
     cfg = tiny_config(kind, pytestconfig.rootpath, **changes)
     model = tiny_model(cfg)
     module = exportable(copy.deepcopy(model), cfg.model.data_preprocessor, normalised)
-    rows = list(agreement(model, Unwritten(module, cfg), photos(), sizes=[(64, 65)],
-                          batches=(1, 3)))
+    rows = list(
+        agreement(model, Unwritten(module, cfg), photos(), sizes=[(64, 65)], batches=(1, 3))
+    )
     assert len(rows) == 4
     if 'counts' in module.outputs:
         strict = 0.999 < (module.cfg.get('rcnn') or module.cfg).get('score_thr', 0)
@@ -84,17 +102,33 @@ def test_predictions_that_differ(pytestconfig):
         list(agreement(model, runtime, photos()))
 
 
-@pytest.mark.parametrize('kind, changes, words', [
-    ('retinanet', dict(test_cfg=dict(nms=dict(type='soft_nms'))), "test_cfg.nms.type='soft_nms'"),
-    ('retinanet', dict(test_cfg=dict(nms_pre=-1)), 'test_cfg.nms_pre=-1'),
-    ('maskrcnn', dict(test_cfg=dict(rcnn=dict(max_per_img=-1))), 'test_cfg.rcnn.max_per_img=-1'),
-    ('segmentor', dict(test_cfg=dict(mode='slide', stride=(8, 8), crop_size=(16, 16))),
-     "test_cfg.mode='slide'"),
-    ('segmentor', dict(backbone=None), 'no ConvMLP')])
+@pytest.mark.parametrize(
+    'kind, changes, words',
+    [
+        (
+            'retinanet',
+            dict(test_cfg=dict(nms=dict(type='soft_nms'))),
+            "test_cfg.nms.type='soft_nms'",
+        ),
+        ('retinanet', dict(test_cfg=dict(nms_pre=-1)), 'test_cfg.nms_pre=-1'),
+        (
+            'maskrcnn',
+            dict(test_cfg=dict(rcnn=dict(max_per_img=-1))),
+            'test_cfg.rcnn.max_per_img=-1',
+        ),
+        (
+            'segmentor',
+            dict(test_cfg=dict(mode='slide', stride=(8, 8), crop_size=(16, 16))),
+            "test_cfg.mode='slide'",
+        ),
+        ('segmentor', dict(backbone=None), 'no ConvMLP'),
+    ],
+)
 def test_what_cannot_be_exported(kind, changes, words, pytestconfig):
     pytest.importorskip(NEEDS[kind])
-    cfg = tiny_config(kind, pytestconfig.rootpath, **{
-        key: value for key, value in changes.items() if value})
+    cfg = tiny_config(
+        kind, pytestconfig.rootpath, **{key: value for key, value in changes.items() if value}
+    )
     model = tiny_model(cfg)
     if 'backbone' in changes:
         model.backbone = torch.nn.Identity()
@@ -103,8 +137,10 @@ def test_what_cannot_be_exported(kind, changes, words, pytestconfig):
 
 
 def test_pipelines_that_cannot_be_carried():
-    for step in (dict(type='mmdet.Resize', scale=(9, 9), interpolation='bicubic'),
-                 dict(type='Pad', size_divisor=32)):
+    for step in (
+        dict(type='mmdet.Resize', scale=(9, 9), interpolation='bicubic'),
+        dict(type='Pad', size_divisor=32),
+    ):
         cfg = dict(test_dataloader=dict(dataset=dict(type='CocoDataset', pipeline=[step])))
         with pytest.raises(UserError, match='cannot carry|can carry'):
             resize_steps(cfg)

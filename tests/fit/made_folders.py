@@ -1,4 +1,5 @@
 """Small data sets in the layouts that people have: bright squares and dark discs."""
+
 import json
 from pathlib import Path
 
@@ -43,21 +44,35 @@ def polygon(kind, box):
     if kind == 0:
         points = [(x, y), (x + w, y), (x + w, y + h / 2), (x + w, y + h), (x, y + h)]
     else:
-        points = [(x + w / 2 + w / 2 * np.cos(t), y + h / 2 + h / 2 * np.sin(t))
-                  for t in np.arange(12) * np.pi / 6]
+        points = [
+            (x + w / 2 + w / 2 * np.cos(t), y + h / 2 + h / 2 * np.sin(t))
+            for t in np.arange(12) * np.pi / 6
+        ]
     return [[float(v) for point in points for v in point]]
 
 
 def to_coco(items, folder=''):
-    coco = dict(images=[], annotations=[],
-                categories=[dict(id=i, name=name) for i, name in enumerate(NAMES, 1)])
+    coco = dict(
+        images=[],
+        annotations=[],
+        categories=[dict(id=i, name=name) for i, name in enumerate(NAMES, 1)],
+    )
     for number, (name, (_, _, objects)) in enumerate(items):
-        coco['images'].append(dict(id=number, file_name=f'{folder}{name}', width=SIZE[0],
-                                   height=SIZE[1]))
+        coco['images'].append(
+            dict(id=number, file_name=f'{folder}{name}', width=SIZE[0], height=SIZE[1])
+        )
         for kind, box in objects:
-            coco['annotations'].append(dict(
-                id=len(coco['annotations']) + 1, image_id=number, category_id=kind + 1, bbox=box,
-                area=box[2] * box[3], iscrowd=0, segmentation=polygon(kind, box)))
+            coco['annotations'].append(
+                dict(
+                    id=len(coco['annotations']) + 1,
+                    image_id=number,
+                    category_id=kind + 1,
+                    bbox=box,
+                    area=box[2] * box[3],
+                    iscrowd=0,
+                    segmentation=polygon(kind, box),
+                )
+            )
     return coco
 
 
@@ -122,13 +137,24 @@ def yolo(root, points=False, flat=False):
         labels = root / ('labels/' + split if not flat else '.')
         save(named(split), images)
         for name, (_, _, objects) in named(split):
-            write(labels / name.replace('.png', '.txt'), '\n'.join(
-                yolo_line(kind, box, points) for kind, box in objects))
+            write(
+                labels / name.replace('.png', '.txt'),
+                '\n'.join(yolo_line(kind, box, points) for kind, box in objects),
+            )
     if flat:
         return write(root / 'classes.txt', '\n'.join(NAMES))
-    write(root / 'data.yaml', yaml.safe_dump(dict(
-        path='/home/somebody/data', train='images/train', val='../images/val', nc=2,
-        names=dict(enumerate(NAMES)))))
+    write(
+        root / 'data.yaml',
+        yaml.safe_dump(
+            dict(
+                path='/home/somebody/data',
+                train='images/train',
+                val='../images/val',
+                nc=2,
+                names=dict(enumerate(NAMES)),
+            )
+        ),
+    )
 
 
 def yolo_points(root):
@@ -151,9 +177,12 @@ def voc_file(name, objects):
     parts = ''.join(
         f'<object><name>{NAMES[kind]}</name><difficult>0</difficult><bndbox><xmin>{x + 1}</xmin>'
         f'<ymin>{y + 1}</ymin><xmax>{x + w}</xmax><ymax>{y + h}</ymax></bndbox></object>'
-        for kind, (x, y, w, h) in objects)
-    return (f'<annotation><filename>{name}</filename><size><width>{SIZE[0]}</width><height>'
-            f'{SIZE[1]}</height><depth>3</depth></size>{parts}</annotation>')
+        for kind, (x, y, w, h) in objects
+    )
+    return (
+        f'<annotation><filename>{name}</filename><size><width>{SIZE[0]}</width><height>'
+        f'{SIZE[1]}</height><depth>3</depth></size>{parts}</annotation>'
+    )
 
 
 def masks(root, convert=lambda labels: Image.fromarray(labels), suffix='', folder='masks'):
@@ -174,8 +203,11 @@ COLOURS = np.array([[0, 0, 0], [200, 30, 30], [30, 200, 30]], np.uint8)
 
 def masks_colours(root):
     masks(root, lambda labels: Image.fromarray(COLOURS[labels]))
-    write(root / 'labelmap.txt', '# label:color_rgb:parts:actions\nbackground:0,0,0::\n'
-          'square:200,30,30::\ndisc:30,200,30::\n')
+    write(
+        root / 'labelmap.txt',
+        '# label:color_rgb:parts:actions\nbackground:0,0,0::\n'
+        'square:200,30,30::\ndisc:30,200,30::\n',
+    )
 
 
 def masks_ade(root):
@@ -194,7 +226,8 @@ def folders(root, splits=('train', 'val')):
                 target = root.joinpath(*([split] if splits else []), NAMES[kind])
                 target.mkdir(parents=True, exist_ok=True)
                 image.crop((x - 3, y - 3, x + w + 3, y + h + 3)).save(
-                    target / f'{Path(name).stem}_{number}.png')
+                    target / f'{Path(name).stem}_{number}.png'
+                )
 
 
 def folders_flat(root):

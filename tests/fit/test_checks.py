@@ -1,4 +1,5 @@
 """Spoiled folders: the answer names the fault."""
+
 import json
 import re
 import shutil
@@ -20,8 +21,10 @@ def edit(path, change):
 
 def order(root):
     """The names of the validation file exchanged."""
-    edit(root / VAL, lambda coco: [c.update(name=made.NAMES[2 - c['id']])
-                                   for c in coco['categories']])
+    edit(
+        root / VAL,
+        lambda coco: [c.update(name=made.NAMES[2 - c['id']]) for c in coco['categories']],
+    )
 
 
 def yolo_order(root):
@@ -42,16 +45,20 @@ def folder_order(root):
 
 def shifted(root, by=(9, 7)):
     for name in (TRAIN, VAL):
+
         def move(coco):
             for a in coco['annotations']:
                 a['bbox'] = [a['bbox'][0] + by[0], a['bbox'][1] + by[1], *a['bbox'][2:]]
                 a.pop('segmentation')
+
         edit(root / name, move)
 
 
 def shifted_from_masks(root):
-    edit(root / TRAIN, lambda coco: [a['bbox'].__setitem__(0, a['bbox'][0] + 12)
-                                     for a in coco['annotations']])
+    edit(
+        root / TRAIN,
+        lambda coco: [a['bbox'].__setitem__(0, a['bbox'][0] + 12) for a in coco['annotations']],
+    )
 
 
 def voc_shifted(root):
@@ -61,28 +68,42 @@ def voc_shifted(root):
             parts = text.split(f'<{tag}>')
             text = parts[0] + ''.join(
                 f'<{tag}>{int(part.split("<")[0]) - 10}<{part.split("<", 1)[1]}'
-                for part in parts[1:])
+                for part in parts[1:]
+            )
         path.write_text(text)
 
 
 def fractions(root):
     for name in (TRAIN, VAL):
-        edit(root / name, lambda coco: [a.update(bbox=(np.array(a['bbox']) / (
-            *made.SIZE, *made.SIZE)).tolist()) for a in coco['annotations']])
+        edit(
+            root / name,
+            lambda coco: [
+                a.update(bbox=(np.array(a['bbox']) / (*made.SIZE, *made.SIZE)).tolist())
+                for a in coco['annotations']
+            ],
+        )
 
 
 def corners(root):
     for name in (TRAIN, VAL):
-        edit(root / name, lambda coco: [
-            (a.update(bbox=[x, y, x + w, y + h]), a.pop('segmentation'))
-            for a in coco['annotations'] for x, y, w, h in [a['bbox']]])
+        edit(
+            root / name,
+            lambda coco: [
+                (a.update(bbox=[x, y, x + w, y + h]), a.pop('segmentation'))
+                for a in coco['annotations']
+                for x, y, w, h in [a['bbox']]
+            ],
+        )
 
 
 def yolo_pixels(root):
     for path in (root / 'labels').rglob('*.txt'):
-        path.write_text('\n'.join(
-            ' '.join([line.split()[0], *(f'{float(v) * 100:.1f}' for v in line.split()[1:])])
-            for line in path.read_text().split('\n')))
+        path.write_text(
+            '\n'.join(
+                ' '.join([line.split()[0], *(f'{float(v) * 100:.1f}' for v in line.split()[1:])])
+                for line in path.read_text().split('\n')
+            )
+        )
 
 
 def one_class(root):
@@ -126,8 +147,9 @@ def masks_all_one(root):
 
 def masks_blended(root):
     for path in (root / 'masks').rglob('*.png'):
-        Image.fromarray(np.random.default_rng(0).integers(0, 256, (*made.SIZE[::-1], 3),
-                                                          dtype=np.uint8)).save(path)
+        Image.fromarray(
+            np.random.default_rng(0).integers(0, 256, (*made.SIZE[::-1], 3), dtype=np.uint8)
+        ).save(path)
 
 
 def copies(root):
@@ -159,14 +181,20 @@ def masks_half_missing(root):
 
 def swapped(root):
     for name in (TRAIN, VAL):
-        edit(root / name, lambda coco: [i.update(width=i['height'], height=i['width'])
-                                        for i in coco['images']])
+        edit(
+            root / name,
+            lambda coco: [i.update(width=i['height'], height=i['width']) for i in coco['images']],
+        )
 
 
 def voc_swapped(root):
     for path in (root / 'Annotations').iterdir():
-        path.write_text(path.read_text().replace('width>', 'w>').replace('height>', 'width>')
-                        .replace('w>', 'height>'))
+        path.write_text(
+            path.read_text()
+            .replace('width>', 'w>')
+            .replace('height>', 'width>')
+            .replace('w>', 'height>')
+        )
 
 
 def masks_swapped(root):
@@ -180,37 +208,73 @@ def broken(root):
     path.write_bytes(path.read_bytes()[:400])
 
 
-@pytest.mark.parametrize('layout, spoil, answer', [
-    (made.coco, order, 'classes have another order .* square looks like disc, disc looks like sq'),
-    (made.yolo, yolo_order, 'classes have another order in the validation set'),
-    (made.yolo, yolo_names, r'classes.txt names the classes in another order \(disc, square\) than '
-     'data.yaml'),
-    (made.folders, folder_order, 'classes have another order in the validation set'),
-    (made.coco, shifted, r'train boxes seem to be shifted: the objects are about -\d+, -\d+ pix'),
-    (made.coco, shifted_from_masks, r'do not lie round their masks: the masks are -12, \+0 pixels'),
-    (made.voc, voc_shifted, r'seem to be shifted: .* \+(9|10|11), [+-]0'),
-    (made.coco, fractions, 'lie between 0 and 1: fractions of the image, pixels are expected'),
-    (made.coco, corners, 'seem to be x1, y1, x2, y2: .* write x1, y1, x2 - x1, y2 - y1'),
-    (made.yolo, yolo_pixels, 'YOLO expects fractions of the image, these seem to be pixels'),
-    (made.coco, one_class, 'all 48 training labels are of one class, square, of 2'),
-    (made.folders, folders_one_class, 'of one class, square'),
-    (made.coco, same, 'train = val: 12 of 12 validation images are training images'),
-    (made.coco, no_val_images, 'the val set has no images'),
-    (made.coco, no_val_objects, 'the 5 images of the val set have no objects'),
-    (made.yolo, empty_folder, 'images/val/ holds no labelled image: fill it, or remove it'),
-    (made.masks, masks_all_255, 'all are 255, which means unlabelled'),
-    (made.masks, masks_all_one, 'all pixels of the training masks are of one class, class 1'),
-    (made.masks, masks_blended, 'different colours or values: they are no maps of classes'),
-    (made.coco, copies, '2 of 5 validation images are training images, too, such as val/val0.png'),
-    (made.coco, half_missing, '6 of 12 images are missing, such as train0.png, train2.png'),
-    (made.yolo, yolo_half_missing, '6 of 17 label files have no image, such as labels/train/train'),
-    (made.yolo, yolo_labels_missing, '6 of 17 images have no label file, such as images/train/tr'),
-    (made.masks, masks_half_missing, '6 of 17 images have no mask, such as images/train/train0.'),
-    (made.coco, swapped, '112x80, not 80x112: width and height are swapped'),
-    (made.voc, voc_swapped, '112x80, not 80x112: width and height are swapped'),
-    (made.masks, masks_swapped, '80x112, the image 112x80: width and height are swapped'),
-    (made.coco, broken, '1 of 17 images cannot be read, such as train/train3.png'),
-], ids=lambda value: getattr(value, '__name__', ''))
+@pytest.mark.parametrize(
+    'layout, spoil, answer',
+    [
+        (
+            made.coco,
+            order,
+            'classes have another order .* square looks like disc, disc looks like sq',
+        ),
+        (made.yolo, yolo_order, 'classes have another order in the validation set'),
+        (
+            made.yolo,
+            yolo_names,
+            r'classes.txt names the classes in another order \(disc, square\) than '
+            'data.yaml',
+        ),
+        (made.folders, folder_order, 'classes have another order in the validation set'),
+        (
+            made.coco,
+            shifted,
+            r'train boxes seem to be shifted: the objects are about -\d+, -\d+ pix',
+        ),
+        (
+            made.coco,
+            shifted_from_masks,
+            r'do not lie round their masks: the masks are -12, \+0 pixels',
+        ),
+        (made.voc, voc_shifted, r'seem to be shifted: .* \+(9|10|11), [+-]0'),
+        (made.coco, fractions, 'lie between 0 and 1: fractions of the image, pixels are expected'),
+        (made.coco, corners, 'seem to be x1, y1, x2, y2: .* write x1, y1, x2 - x1, y2 - y1'),
+        (made.yolo, yolo_pixels, 'YOLO expects fractions of the image, these seem to be pixels'),
+        (made.coco, one_class, 'all 48 training labels are of one class, square, of 2'),
+        (made.folders, folders_one_class, 'of one class, square'),
+        (made.coco, same, 'train = val: 12 of 12 validation images are training images'),
+        (made.coco, no_val_images, 'the val set has no images'),
+        (made.coco, no_val_objects, 'the 5 images of the val set have no objects'),
+        (made.yolo, empty_folder, 'images/val/ holds no labelled image: fill it, or remove it'),
+        (made.masks, masks_all_255, 'all are 255, which means unlabelled'),
+        (made.masks, masks_all_one, 'all pixels of the training masks are of one class, class 1'),
+        (made.masks, masks_blended, 'different colours or values: they are no maps of classes'),
+        (
+            made.coco,
+            copies,
+            '2 of 5 validation images are training images, too, such as val/val0.png',
+        ),
+        (made.coco, half_missing, '6 of 12 images are missing, such as train0.png, train2.png'),
+        (
+            made.yolo,
+            yolo_half_missing,
+            '6 of 17 label files have no image, such as labels/train/train',
+        ),
+        (
+            made.yolo,
+            yolo_labels_missing,
+            '6 of 17 images have no label file, such as images/train/tr',
+        ),
+        (
+            made.masks,
+            masks_half_missing,
+            '6 of 17 images have no mask, such as images/train/train0.',
+        ),
+        (made.coco, swapped, '112x80, not 80x112: width and height are swapped'),
+        (made.voc, voc_swapped, '112x80, not 80x112: width and height are swapped'),
+        (made.masks, masks_swapped, '80x112, the image 112x80: width and height are swapped'),
+        (made.coco, broken, '1 of 17 images cannot be read, such as train/train3.png'),
+    ],
+    ids=lambda value: getattr(value, '__name__', ''),
+)
 def test_the_answer_names_the_fault(layout, spoil, answer, tmp_path):
     layout(tmp_path)
     spoil(tmp_path)
@@ -220,8 +284,10 @@ def test_the_answer_names_the_fault(layout, spoil, answer, tmp_path):
     assert not any('\n' in text for text in found.errors)
 
 
-@pytest.mark.parametrize('name, task', [
-    ('nuclei', None), ('nuclei', 'semantic'), ('coco_sample', None), ('clothing', None)])
+@pytest.mark.parametrize(
+    'name, task',
+    [('nuclei', None), ('nuclei', 'semantic'), ('coco_sample', None), ('clothing', None)],
+)
 def test_no_false_alarm(name, task, shared_data):
     assert look_at(shared_data / name, task=task).errors == []
 

@@ -1,4 +1,5 @@
 """Folders as people have them, and what is made of them."""
+
 import made_folders as made
 import numpy as np
 import pytest
@@ -14,15 +15,27 @@ def look_at(root, **options):
     return prepare.look_at(root, **options)[0]
 
 
-BOXES = [(box, kind) for _, _, objects in made.SPLITS['train'] + made.SPLITS['val']
-         for kind, box in objects]
+BOXES = [
+    (box, kind)
+    for _, _, objects in made.SPLITS['train'] + made.SPLITS['val']
+    for kind, box in objects
+]
 
 
-@pytest.mark.parametrize('layout, task, split', [
-    (made.coco, 'masks', True), (made.roboflow, 'masks', True), (made.cvat, 'masks', False),
-    (made.labelme2coco, 'masks', False), (made.yolo, 'boxes', True),
-    (made.yolo_points, 'masks', True), (made.yolo_flat, 'boxes', False), (made.voc, 'boxes', True),
-], ids=lambda value: getattr(value, '__name__', value))
+@pytest.mark.parametrize(
+    'layout, task, split',
+    [
+        (made.coco, 'masks', True),
+        (made.roboflow, 'masks', True),
+        (made.cvat, 'masks', False),
+        (made.labelme2coco, 'masks', False),
+        (made.yolo, 'boxes', True),
+        (made.yolo_points, 'masks', True),
+        (made.yolo_flat, 'boxes', False),
+        (made.voc, 'boxes', True),
+    ],
+    ids=lambda value: getattr(value, '__name__', value),
+)
 def test_objects(layout, task, split, tmp_path):
     layout(tmp_path)
     found = look_at(tmp_path)
@@ -30,10 +43,14 @@ def test_objects(layout, task, split, tmp_path):
     assert found.task == task
     assert found.names == (made.NAMES if layout is not made.voc else sorted(made.NAMES))
     assert {name: len(found.images(name)) for name in found.splits} == (
-        dict(train=12, val=5) if split else dict(train=14, val=3))
+        dict(train=12, val=5) if split else dict(train=14, val=3)
+    )
     assert any('no validation set was there' in note for note in found.notes) != split
-    boxes = sorted((np.round(a['bbox'], 1).tolist(), found.names[a['category_id']])
-                   for part in found.splits.values() for a in part['annotations'])
+    boxes = sorted(
+        (np.round(a['bbox'], 1).tolist(), found.names[a['category_id']])
+        for part in found.splits.values()
+        for a in part['annotations']
+    )
     expected = sorted(([float(v) for v in box], made.NAMES[kind]) for box, kind in BOXES)
     for (box, name), (right, right_name) in zip(boxes, expected, strict=True):
         assert name == right_name and box == pytest.approx(right, abs=0.11)
@@ -43,10 +60,16 @@ def test_objects(layout, task, split, tmp_path):
             assert (image['width'], image['height']) == made.SIZE
 
 
-@pytest.mark.parametrize('layout, names', [
-    (made.masks, ['background', 'class 1', 'class 2']), (made.masks_255, ['background', 'object']),
-    (made.masks_colours, ['background', 'square', 'disc']), (made.masks_ade, ['class 1', 'class 2'])
-], ids=lambda value: getattr(value, '__name__', ''))
+@pytest.mark.parametrize(
+    'layout, names',
+    [
+        (made.masks, ['background', 'class 1', 'class 2']),
+        (made.masks_255, ['background', 'object']),
+        (made.masks_colours, ['background', 'square', 'disc']),
+        (made.masks_ade, ['class 1', 'class 2']),
+    ],
+    ids=lambda value: getattr(value, '__name__', ''),
+)
 def test_masks(layout, names, tmp_path):
     layout(tmp_path / 'in')
     found = look_at(tmp_path / 'in')
@@ -60,10 +83,18 @@ def test_masks(layout, names, tmp_path):
             assert (np.asarray(written) == np.asarray(expected, np.uint8)).all()
 
 
-@pytest.mark.parametrize('options, names, values', [
-    (dict(unlabelled=0), ['class 1', 'class 2'], {0: 255, 1: 0, 2: 1}),
-    (dict(classes=['square', 'disc']), ['square', 'disc'], {0: 255, 1: 0, 2: 1}),
-    (dict(classes=['ground', 'square', 'disc']), ['ground', 'square', 'disc'], {0: 0, 1: 1, 2: 2})])
+@pytest.mark.parametrize(
+    'options, names, values',
+    [
+        (dict(unlabelled=0), ['class 1', 'class 2'], {0: 255, 1: 0, 2: 1}),
+        (dict(classes=['square', 'disc']), ['square', 'disc'], {0: 255, 1: 0, 2: 1}),
+        (
+            dict(classes=['ground', 'square', 'disc']),
+            ['ground', 'square', 'disc'],
+            {0: 0, 1: 1, 2: 2},
+        ),
+    ],
+)
 def test_what_the_user_tells_of_masks(options, names, values, tmp_path):
     made.masks(tmp_path)
     found = look_at(tmp_path, **options)
@@ -82,13 +113,18 @@ def test_folders_of_classes(layout, split, tmp_path):
     assert counts == ([10, 10] if split else [7, 7])
 
 
-@pytest.mark.parametrize('images, masks, split', [
-    ('images/cam{}', 'masks/cam{}', 'all'), ('train/cam{}', 'trainannot/cam{}', 'train'),
-    ('cam{}/image', 'cam{}/labels', 'all')])
+@pytest.mark.parametrize(
+    'images, masks, split',
+    [
+        ('images/cam{}', 'masks/cam{}', 'all'),
+        ('train/cam{}', 'trainannot/cam{}', 'train'),
+        ('cam{}/image', 'cam{}/labels', 'all'),
+    ],
+)
 def test_masks_of_the_same_names(images, masks, split, tmp_path):
     """cam1/0.png and cam2/0.png: each has its own mask."""
     for number in (1, 2):
-        for name, piece in made.named('train')[number * 3:number * 3 + 3]:
+        for name, piece in made.named('train')[number * 3 : number * 3 + 3]:
             name = f'{int(name[5:-4]) - number * 3}.png'
             for folder, picture in ((images, piece[0]), (masks, Image.fromarray(piece[1]))):
                 path = tmp_path / folder.format(number) / name
@@ -113,10 +149,19 @@ def test_annotations_of_the_same_names(tmp_path):
         assert boxes == [box for _, box in made.named('train')[number][1][2]]
 
 
-@pytest.mark.parametrize('path, expected', [
-    ('masks/a.png', True), ('train_labels/a.png', True), ('images/a_mask.png', True),
-    ('SegmentationClass/a.png', True), ('gtFine/x/a_gtFine_labelIds.png', True),
-    ('images/road map.png', False), ('JPEGImages/a.jpg', False), ('label printers/a.jpg', False)])
+@pytest.mark.parametrize(
+    'path, expected',
+    [
+        ('masks/a.png', True),
+        ('train_labels/a.png', True),
+        ('images/a_mask.png', True),
+        ('SegmentationClass/a.png', True),
+        ('gtFine/x/a_gtFine_labelIds.png', True),
+        ('images/road map.png', False),
+        ('JPEGImages/a.jpg', False),
+        ('label printers/a.jpg', False),
+    ],
+)
 def test_what_is_a_mask(path, expected):
     assert mask_images.is_mask(path) == expected
 
@@ -149,10 +194,11 @@ def test_nothing_known(tmp_path):
 def test_copies_stay_together():
     images = {f'{i}.png': (i // 2, f'name{i}') for i in range(40)}
     held = held_out(images, {})
-    assert len(held) == 8 and all(f'{i ^ 1}.png' in held for i in map(int, (
-        name[:-4] for name in held)))
+    assert len(held) == 8 and all(
+        f'{i ^ 1}.png' in held for i in map(int, (name[:-4] for name in held))
+    )
     assert held == held_out(images, {})
-    chain = {f'{i}.png': (i, i + 1) for i in range(10)} | {'x.png': (99, )}
+    chain = {f'{i}.png': (i, i + 1) for i in range(10)} | {'x.png': (99,)}
     assert held_out(chain, {}) == {'x.png'} or held_out(chain, {}) == set(chain) - {'x.png'}
     strata = {name: int(name[:-4]) % 4 for name in images}
-    assert {strata[name] for name in held_out({n: (n, ) for n in images}, strata)} == {0, 1, 2, 3}
+    assert {strata[name] for name in held_out({n: (n,) for n in images}, strata)} == {0, 1, 2, 3}

@@ -1,4 +1,5 @@
 """model-index.yml against what it describes, and the tables made from it."""
+
 import re
 
 import pytest
@@ -45,8 +46,12 @@ def test_configs_and_addresses():
 
 def test_scores_are_marked_as_the_papers():
     assert all(result['Source'] == 'paper' for m in MODELS.values() for result in m['Results'])
-    found = {(name, key): value for name, model in MODELS.items() for result in model['Results']
-             for key, value in result['Metrics'].items()}
+    found = {
+        (name, key): value
+        for name, model in MODELS.items()
+        for result in model['Results']
+        for key, value in result['Metrics'].items()
+    }
     assert found['retinanet_convmlp_l_fpn_1x_coco', 'box AP75'] == 43.3
     assert found['maskrcnn_convmlp_m_fpn_1x_coco', 'mask AP'] == 37.2
     assert found['convmlp_l_cifar100', 'Top 1 Accuracy'] == 88.6

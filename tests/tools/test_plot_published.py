@@ -1,4 +1,5 @@
 """Figures of published results."""
+
 import plot_published as tool
 import pytest
 from PIL import Image
@@ -18,11 +19,20 @@ def test_every_point_has_a_source():
     assert len(families) == len(tool.COLORS) == len(tool.MARKERS)
 
 
-@pytest.mark.parametrize('model', ['resnet18', 'deit_tiny_patch16_224', 'resmlp_12_224',
-                                   'mixer_b16_224', 'tf_efficientnet_b3', 'gmlp_s16_224'])
+@pytest.mark.parametrize(
+    'model',
+    [
+        'resnet18',
+        'deit_tiny_patch16_224',
+        'resmlp_12_224',
+        'mixer_b16_224',
+        'tf_efficientnet_b3',
+        'gmlp_s16_224',
+    ],
+)
 def test_costs_are_counted(model):
     pytest.importorskip('timm')
-    result, = (r for r in tool.read_published()[0]['classification'] if r['model'] == model)
+    (result,) = (r for r in tool.read_published()[0]['classification'] if r['model'] == model)
     assert count(*build_model(model))[''] == (result['parameters'], result['macs'])
 
 

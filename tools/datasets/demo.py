@@ -3,6 +3,7 @@
 Makes the data set if it is not there, trains and evaluates by the commands, and draws
 predictions.png (the held-out part, truth beside predictions) and curves.png.
 """
+
 import argparse
 import json
 import pickle
@@ -66,14 +67,23 @@ def draw_predictions(cfg, predictions, file):
         coco = COCO(str(root / data.ann_file))
         found = prediction['pred_instances']
         masks = [coco_mask.decode(m) for m in found['masks']] if 'masks' in found else None
-        true = [((x, y, x + w, y + h), coco.annToMask(a) if masks else None, None)
-                for a in coco.dataset['annotations'] for x, y, w, h in [a['bbox']]]
+        true = [
+            ((x, y, x + w, y + h), coco.annToMask(a) if masks else None, None)
+            for a in coco.dataset['annotations']
+            for x, y, w, h in [a['bbox']]
+        ]
         draw_instances(axes[0], true, TRUE)
-        draw_instances(axes[1], [
-            (box, masks[i] if masks else None, score)
-            for i, (box, score) in enumerate(zip(found['bboxes'].tolist(),
-                                                 found['scores'].tolist(), strict=True))
-            if score >= MIN_SCORE], PREDICTED)
+        draw_instances(
+            axes[1],
+            [
+                (box, masks[i] if masks else None, score)
+                for i, (box, score) in enumerate(
+                    zip(found['bboxes'].tolist(), found['scores'].tolist(), strict=True)
+                )
+                if score >= MIN_SCORE
+            ],
+            PREDICTED,
+        )
     figure.savefig(file, dpi=150)
 
 

@@ -5,6 +5,7 @@ crops of it; the right part is untouched and is the validation image. Layout: CO
 with boxes and masks in annotations/, images in train/ and val/, semantic maps in masks/ by
 ADE20K's convention (0 unlabelled, 1 background, 2 coin).
 """
+
 import argparse
 import json
 import os
@@ -35,8 +36,10 @@ def segment(photo):
 def crops(labels, rng):
     """Top and left of ``NUM_CROPS`` random crops of the training part."""
     for _ in range(NUM_CROPS):
-        yield (rng.integers(labels.shape[0] - CROP_SIZE + 1),
-               rng.integers(SPLIT_COLUMN - CROP_SIZE + 1))
+        yield (
+            rng.integers(labels.shape[0] - CROP_SIZE + 1),
+            rng.integers(SPLIT_COLUMN - CROP_SIZE + 1),
+        )
 
 
 def annotations(labels, image_id, min_area):
@@ -46,9 +49,14 @@ def annotations(labels, image_id, min_area):
         if mask.sum() < min_area:
             continue
         rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-        yield dict(image_id=image_id, category_id=1, iscrowd=0, area=int(mask.sum()),
-                   bbox=coco_mask.toBbox(rle).tolist(),
-                   segmentation=dict(size=rle['size'], counts=rle['counts'].decode()))
+        yield dict(
+            image_id=image_id,
+            category_id=1,
+            iscrowd=0,
+            area=int(mask.sum()),
+            bbox=coco_mask.toBbox(rle).tolist(),
+            segmentation=dict(size=rle['size'], counts=rle['counts'].decode()),
+        )
 
 
 def write_split(root, split, pieces, name='coin', min_area=MIN_AREA):
@@ -59,11 +67,15 @@ def write_split(root, split, pieces, name='coin', min_area=MIN_AREA):
     for image_id, (photo, labels) in enumerate(pieces):
         file_name = f'{image_id:02d}.png'
         coco['images'].append(
-            dict(id=image_id, file_name=file_name, height=photo.shape[0], width=photo.shape[1]))
+            dict(id=image_id, file_name=file_name, height=photo.shape[0], width=photo.shape[1])
+        )
         coco['annotations'] += annotations(labels, image_id, min_area)
         io.imsave(root / split / file_name, np.stack([photo] * 3, -1), check_contrast=False)
-        io.imsave(root / 'masks' / split / file_name, np.where(labels > 0, 2, 1).astype(np.uint8),
-                  check_contrast=False)
+        io.imsave(
+            root / 'masks' / split / file_name,
+            np.where(labels > 0, 2, 1).astype(np.uint8),
+            check_contrast=False,
+        )
     for number, annotation in enumerate(coco['annotations'], 1):
         annotation['id'] = number
     (root / 'annotations' / f'instances_{split}.json').write_text(json.dumps(coco))
@@ -80,13 +92,17 @@ def make(root):
     rng = np.random.default_rng(0)
     unfinished = Path(f'{root}.unfinished')
     shutil.rmtree(unfinished, ignore_errors=True)
-    train = [(photo[y:y + CROP_SIZE, x:x + CROP_SIZE], labels[y:y + CROP_SIZE, x:x + CROP_SIZE])
-             for y, x in crops(labels, rng)]
+    train = [
+        (photo[y : y + CROP_SIZE, x : x + CROP_SIZE], labels[y : y + CROP_SIZE, x : x + CROP_SIZE])
+        for y, x in crops(labels, rng)
+    ]
     val = [(photo[:, SPLIT_COLUMN:], labels[:, SPLIT_COLUMN:])]
     counts = write_split(unfinished, 'train', train), write_split(unfinished, 'val', val)
     os.replace(unfinished, root)
-    print(f'{root}: {len(train)} training crops with {counts[0]} coins, '
-          f'1 validation image with {counts[1]} coins')
+    print(
+        f'{root}: {len(train)} training crops with {counts[0]} coins, '
+        f'1 validation image with {counts[1]} coins'
+    )
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@ STAGE1_TRAIN is the unpacked stage1_train.zip of https://bbbc.broadinstitute.org
 Science Bowl 2018, CC0): a folder per image with images/*.png and a mask per nucleus, masks/*.png.
 Taken are 100 of its 256x256 micrographs with a dark background, 80 to train, 20 to validate.
 """
+
 import argparse
 import os
 import random
@@ -36,8 +37,11 @@ def make(source, root):
     """Make the data set in the folder ``root``, all of it or nothing."""
     folders = sorted(path.parent for path in source.glob('*/images'))
     if root.exists() or not folders:
-        raise UserError(f'{root} is there already' if root.exists() else
-                        f'{source} has no folders with images/; unpack stage1_train.zip there')
+        raise UserError(
+            f'{root} is there already'
+            if root.exists()
+            else f'{source} has no folders with images/; unpack stage1_train.zip there'
+        )
     random.Random(0).shuffle(folders)
     pieces = []
     for folder in folders:

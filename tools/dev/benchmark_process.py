@@ -2,6 +2,7 @@
 
 One process cannot tell how fast another way of handing out memory is: what it has kept stays.
 """
+
 import copy
 import ctypes
 import logging
@@ -36,8 +37,11 @@ MATRIX = 'matrix products'
 
 def forward(call, args):
     """``call`` as what is measured: inference, or a training step without the optimizer."""
-    amp = (torch.autocast(args.device.split(':')[0], DTYPES[args.dtype]) if args.dtype != 'fp32'
-           else nullcontext())
+    amp = (
+        torch.autocast(args.device.split(':')[0], DTYPES[args.dtype])
+        if args.dtype != 'fp32'
+        else nullcontext()
+    )
 
     def infer(x):
         with torch.inference_mode(), amp:
@@ -49,6 +53,7 @@ def forward(call, args):
             outputs = outputs if isinstance(outputs, (tuple, list)) else [outputs]
             loss = sum(output.float().mean() for output in outputs)
         loss.backward()
+
     return train if args.train else infer
 
 
@@ -78,6 +83,7 @@ def backbone_variants(size, args, shape):
         model = ConvMLP(size, drop_path_rate=0, **kwargs)
         model.load_state_dict(reference.state_dict())
         return model.to(args.device).train(args.train)
+
     variants = {f'{size} reference': reference, f'{size} eager': ours()}
     if args.train:
         variants[f'{size} with_cp'] = ours(with_cp=True)
@@ -100,21 +106,27 @@ def exported(model, args, shape):
     """``{name: callable}``: ``model`` as export.py writes it, in the runtimes wanted."""
     if args.train or args.device != 'cpu' or args.dtype != 'fp32':
         raise UserError('--onnx and --openvino measure inference on a CPU in fp32 only')
-    runtimes = {'ONNX Runtime': args.onnx and onnx_runtime,
-                'OpenVINO': args.openvino and openvino_runtime}
+    runtimes = {
+        'ONNX Runtime': args.onnx and onnx_runtime,
+        'OpenVINO': args.openvino and openvino_runtime,
+    }
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, 'model.onnx')
             module = exportable(model, IMAGENET, normalised=True)
             write_onnx(trace(module), path, facts_of({}, module))
-            return {name: runtime(path, (args.batch, model.in_channels, *shape))
-                    for name, runtime in runtimes.items() if runtime}
+            return {
+                name: runtime(path, (args.batch, model.in_channels, *shape))
+                for name, runtime in runtimes.items()
+                if runtime
+            }
     except ImportError as error:
         raise UserError(f'{error}; pip install "convmlp-backbone[export]"') from None
 
 
 def onnx_runtime(path, shape):
     import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     # Its threads would spin on in the turn of the next variant.
@@ -125,13 +137,24 @@ def onnx_runtime(path, shape):
 
 def openvino_runtime(path, shape):
     import openvino
+
     model = openvino.Core().read_model(path)
     model.reshape(shape)
-    request = openvino.compile_model(model, 'CPU', {
-        'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': 'f32',
-        'INFERENCE_NUM_THREADS': torch.get_num_threads()}).create_infer_request()
-    return lambda x: [torch.from_numpy(y) for y in request.infer(
-        {'images': x.numpy()}, share_inputs=True, share_outputs=True).values()]
+    request = openvino.compile_model(
+        model,
+        'CPU',
+        {
+            'PERFORMANCE_HINT': 'LATENCY',
+            'INFERENCE_PRECISION_HINT': 'f32',
+            'INFERENCE_NUM_THREADS': torch.get_num_threads(),
+        },
+    ).create_infer_request()
+    return lambda x: [
+        torch.from_numpy(y)
+        for y in request.infer(
+            {'images': x.numpy()}, share_inputs=True, share_outputs=True
+        ).values()
+    ]
 
 
 @torch.no_grad()
@@ -170,11 +193,21 @@ def whole_model_variants(config, args, shape):
         logging.disable(logging.NOTSET)
         if name == 'fused':
             fuse_model(model)
-        samples = [BaseDataElement(metainfo=dict(
-            img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape,
-            scale_factor=(1., 1.))) for _ in range(args.batch)]
-        variants[f'{Path(config).stem} {name}'] = (
-            lambda x, model=model, samples=samples: model(x, samples, mode='predict'))
+        samples = [
+            BaseDataElement(
+                metainfo=dict(
+                    img_shape=shape,
+                    ori_shape=shape,
+                    pad_shape=shape,
+                    batch_input_shape=shape,
+                    scale_factor=(1.0, 1.0),
+                )
+            )
+            for _ in range(args.batch)
+        ]
+        variants[f'{Path(config).stem} {name}'] = lambda x, model=model, samples=samples: model(
+            x, samples, mode='predict'
+        )
     return variants
 
 
@@ -182,6 +215,7 @@ def timm_variants(args):
     variants = {}
     for name in args.vs:
         import timm
+
         if not timm.is_model(name):
             raise UserError(f'--vs {name}: timm has no such model; timm.list_models() names all')
         # Some, such as Swin, must know the size; features_only leaves out the classifier.
@@ -191,8 +225,9 @@ def timm_variants(args):
                 break
             except TypeError:
                 continue
-        variants[name] = model.to(
-            args.device, memory_format=FORMATS.get(args.memory_format)).train(args.train)
+        variants[name] = model.to(args.device, memory_format=FORMATS.get(args.memory_format)).train(
+            args.train
+        )
     return variants
 
 
@@ -254,8 +289,9 @@ def peak_memory(name):
 
 def resident_memory(key):
     """What Linux says of this process, in MB."""
-    line, = (line for line in Path('/proc/self/status').read_text().splitlines()
-             if line.startswith(key))
+    (line,) = (
+        line for line in Path('/proc/self/status').read_text().splitlines() if line.startswith(key)
+    )
     return int(line.split()[1]) / 1024
 
 
@@ -269,7 +305,8 @@ class Process:
 
     def __init__(self, model, args, shape, allocation=time.time):
         self.executor = ProcessPoolExecutor(
-            1, multiprocessing.get_context('spawn'), initializer=end_with_parent)
+            1, multiprocessing.get_context('spawn'), initializer=end_with_parent
+        )
         self.executor.submit(allocation)
         self.building = self.executor.submit(build, model, args, shape)
 

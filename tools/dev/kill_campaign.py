@@ -10,6 +10,7 @@ KILL: SIGKILL to all processes, as the kernel or a power cut would; WRITE: the s
 checkpoint is written; VAL: the same in a validation; RANK: SIGKILL to one process of the two; TERM:
 SIGTERM to all processes, data workers included, as Slurm sends it.
 """
+
 import argparse
 import itertools
 import os
@@ -35,49 +36,53 @@ IMAGES, BATCH = 32, 2
 CHOICES = {
     'loop': {
         'epochs': 'train_cfg = dict(max_epochs=4)',
-        'iterations': '''
+        'iterations': """
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=4 * {i}, val_interval={i})
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval={i}))
-log_processor = dict(by_epoch=False)'''},
+log_processor = dict(by_epoch=False)""",
+    },
     'sampler': {
         'default': '',
-        'aspect ratio': '''
-train_dataloader = dict(batch_sampler=dict(type='AspectRatioBatchSampler'))''',
-        'infinite': "train_dataloader = dict(sampler=dict(type='InfiniteSampler'))"},
-    'EMA': {
-        'no': '',
-        'yes': "custom_hooks = [dict(type='EMAHook', momentum=0.05)]"},
-    'accumulation': {
-        '1': '',
-        '5': 'optim_wrapper = dict(accumulative_counts=5)'},
-    'precision': {
-        'float32': '',
-        'bfloat16': "optim_wrapper = dict(type='CPUAmpOptimWrapper')"},
+        'aspect ratio': """
+train_dataloader = dict(batch_sampler=dict(type='AspectRatioBatchSampler'))""",
+        'infinite': "train_dataloader = dict(sampler=dict(type='InfiniteSampler'))",
+    },
+    'EMA': {'no': '', 'yes': "custom_hooks = [dict(type='EMAHook', momentum=0.05)]"},
+    'accumulation': {'1': '', '5': 'optim_wrapper = dict(accumulative_counts=5)'},
+    'precision': {'float32': '', 'bfloat16': "optim_wrapper = dict(type='CPUAmpOptimWrapper')"},
     'resize': {
         'no': '',
-        'yes': '''model = dict(data_preprocessor=dict(batch_augments=[dict(
-    type='BatchSyncRandomResize', random_size_range=(64, 128), interval=3)]))'''},
+        'yes': """model = dict(data_preprocessor=dict(batch_augments=[dict(
+    type='BatchSyncRandomResize', random_size_range=(64, 128), interval=3)]))""",
+    },
     'schedule': {
-        'cosine': '''param_scheduler = [dict(
-    type='CosineAnnealingLR', T_max=4 * {i}, by_epoch=False)]''',
-        'steps': '''param_scheduler = [
+        'cosine': """param_scheduler = [dict(
+    type='CosineAnnealingLR', T_max=4 * {i}, by_epoch=False)]""",
+        'steps': """param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=9),
-    dict(type='MultiStepLR', milestones=[{i}, 2 * {i}], by_epoch=False)]''',
-        'plateau': '''param_scheduler = [dict(
-    type='ReduceOnPlateauLR', monitor='coco/bbox_mAP', rule='greater', patience=0)]'''},
-    'processes': {'1': '', '2': ''}}
+    dict(type='MultiStepLR', milestones=[{i}, 2 * {i}], by_epoch=False)]""",
+        'plateau': """param_scheduler = [dict(
+    type='ReduceOnPlateauLR', monitor='coco/bbox_mAP', rule='greater', patience=0)]""",
+    },
+    'processes': {'1': '', '2': ''},
+}
 KINDS = ['KILL', 'TERM', 'WRITE', 'VAL', 'RANK']
 
 
 def variants():
     """Variants in which every two choices meet, each a dict of name and choice."""
+
     def possible(variant):
         return (variant['loop'], variant['sampler']) != ('epochs', 'infinite')
 
     def pairs(variant):
         return set(itertools.combinations(variant.items(), 2))
-    every = [variant for choice in itertools.product(*CHOICES.values())
-             if possible(variant := dict(zip(CHOICES, choice, strict=True)))]
+
+    every = [
+        variant
+        for choice in itertools.product(*CHOICES.values())
+        if possible(variant := dict(zip(CHOICES, choice, strict=True)))
+    ]
     missing = set().union(*map(pairs, every))
     while missing:
         best = max(every, key=lambda variant: len(pairs(variant) & missing))
@@ -89,9 +94,9 @@ def write_config(variant, path):
     """One config on another, so that several choices may set parts of the same entry."""
     base = ROOT / 'tests/tiny_coins.py'
     length = IMAGES // BATCH // int(variant['processes'])
-    common = f'''
+    common = f"""
 train_dataloader = dict(batch_size={BATCH})
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))'''
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))"""
     for i, lines in enumerate([common, *(CHOICES[name][variant[name]] for name in CHOICES)]):
         below, base = base, path.with_name(f'{path.stem}_{i}.py')
         base.write_text(f'_base_ = [{str(below)!r}]\n{lines.replace("{i}", str(length))}\n')
@@ -100,13 +105,19 @@ default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))'''
 
 def start(config, processes, data, work):
     """Start or go on with the training in the folder ``work``."""
-    command = ([sys.executable, ROOT / 'tools/train.py', config] if processes == 1
-               else ['bash', ROOT / 'tools/dist_train.sh', config, str(processes)])
+    command = (
+        [sys.executable, ROOT / 'tools/train.py', config]
+        if processes == 1
+        else ['bash', ROOT / 'tools/dist_train.sh', config, str(processes)]
+    )
     resume = ['--resume'] if list(work.glob('*.pth')) else []
     return subprocess.Popen(
-        [*command, *resume, '--data-root', data, '--work-dir', work], text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env={**os.environ, 'PYTHON': sys.executable})
+        [*command, *resume, '--data-root', data, '--work-dir', work],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, 'PYTHON': sys.executable},
+    )
 
 
 def iteration(line):
@@ -152,8 +163,7 @@ def until(process, target, validation=False):
         if found := re.search(r'resumed epoch: \d+, iter: (\d+)', line):
             resumed = int(found[1])
         at = iteration(line) or at
-        if target is not None and at >= target and (
-                not validation or 'Saving checkpoint' in line):
+        if target is not None and at >= target and (not validation or 'Saving checkpoint' in line):
             return at, resumed
     if process.wait() or target is not None and not validation:
         sys.exit(''.join(log[-40:]) + '\nthe training ended where it should not')
@@ -172,10 +182,10 @@ def campaign(variant, kills, data, folder):
     folder.mkdir(parents=True, exist_ok=True)
     config, whole, work = write_config(variant, folder / 'config.py'), folder / 'a', folder / 'b'
     total, _ = until(start(config, processes, data, whole), None)
-    name, = (path.name for path in whole.glob('[ei][pt]*_*.pth'))
+    (name,) = (path.name for path in whole.glob('[ei][pt]*_*.pth'))
     kinds = (KINDS if processes == 2 else KINDS[:-1]) * kills
     at, events = 0, []
-    for i, kind in enumerate([*random.sample(kinds[:max(kills, len(set(kinds)))], kills), None]):
+    for i, kind in enumerate([*random.sample(kinds[: max(kills, len(set(kinds)))], kills), None]):
         process = start(config, processes, data, work)
         # Not so far that no room is left for the kills to come, and for a checkpoint to write.
         target = kind and random.randint(at + 1, max(at + 1, (total - 9) * (i + 1) // kills))
@@ -197,7 +207,8 @@ def campaign(variant, kills, data, folder):
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('folder', type=Path)
     parser.add_argument('--kills', type=int, default=60, help='in all variants together')
     parser.add_argument('--variants', type=int, nargs='+', metavar='N', help='only these, from 0')
@@ -210,6 +221,10 @@ if __name__ == '__main__':
     chosen = args.variants or range(len(found))
     print('|', ' | '.join([*CHOICES, 'killed at -> resumed at', 'difference of the weights']), '|')
     print('|---' * (len(CHOICES) + 2) + '|', flush=True)
-    differences = [campaign(found[i], -(-args.kills // len(found)), args.folder / 'coins',
-                            args.folder / str(i)) for i in chosen]
+    differences = [
+        campaign(
+            found[i], -(-args.kills // len(found)), args.folder / 'coins', args.folder / str(i)
+        )
+        for i in chosen
+    ]
     sys.exit(any(differences))

@@ -3,6 +3,7 @@
 To be run after a change of a pin; needs uv, and asks the package index. Kept are the files for
 Linux and the Pythons of setup_env.py, and the source of what has no wheel for each of them.
 """
+
 import re
 import subprocess
 import tomllib
@@ -26,18 +27,39 @@ def pythons(wheel):
 
 
 def main():
-    lock = tomllib.loads(subprocess.check_output(
-        ['uv', 'pip', 'compile', str(CONSTRAINTS), '--no-deps', '--universal', '--generate-hashes',
-         '--quiet', '--python-version', f'3.{OLDEST[1]}', '--format', 'pylock.toml'], text=True))
+    lock = tomllib.loads(
+        subprocess.check_output(
+            [
+                'uv',
+                'pip',
+                'compile',
+                str(CONSTRAINTS),
+                '--no-deps',
+                '--universal',
+                '--generate-hashes',
+                '--quiet',
+                '--python-version',
+                f'3.{OLDEST[1]}',
+                '--format',
+                'pylock.toml',
+            ],
+            text=True,
+        )
+    )
     lines = []
     for package in lock['packages']:
         wheels = [w for w in package.get('wheels', ()) if pythons(w['url'].rpartition('/')[2])]
         covered = set().union(*(pythons(w['url'].rpartition('/')[2]) for w in wheels))
         files = wheels if covered == {*MINORS} else [*wheels, package['sdist']]
-        lines.append(f'{package["name"]}=={package["version"]}' + ''.join(
-            f' \\\n    --hash=sha256:{file["hashes"]["sha256"]}' for file in files))
-    HASHES.write_text('# Written by tools/dev/lock.py from constraints.txt; not to be edited.\n' +
-                      '\n'.join(lines) + '\n')
+        lines.append(
+            f'{package["name"]}=={package["version"]}'
+            + ''.join(f' \\\n    --hash=sha256:{file["hashes"]["sha256"]}' for file in files)
+        )
+    HASHES.write_text(
+        '# Written by tools/dev/lock.py from constraints.txt; not to be edited.\n'
+        + '\n'.join(lines)
+        + '\n'
+    )
 
 
 if __name__ == '__main__':

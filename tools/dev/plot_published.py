@@ -1,4 +1,5 @@
 """Draw the paper's two comparisons, from published figures: ``plot_published.py``."""
+
 import argparse
 from pathlib import Path
 
@@ -18,9 +19,16 @@ def read_published():
         for word, task in tasks.items():
             if model['Name'].startswith(f'{word}_') or model['Name'].endswith(f'_{word}'):
                 score, *_ = model['Results'][0]['Metrics'].values()
-                results[task].append(dict(
-                    family='ConvMLP', model=model['Name'], score=score, source='paper',
-                    parameters=model['Metadata']['Parameters'], macs=model['Metadata']['MACs']))
+                results[task].append(
+                    dict(
+                        family='ConvMLP',
+                        model=model['Name'],
+                        score=score,
+                        source='paper',
+                        parameters=model['Metadata']['Parameters'],
+                        macs=model['Metadata']['MACs'],
+                    )
+                )
     return {task: own + others[task] for task, own in results.items()}, others['sources']
 
 
@@ -30,13 +38,27 @@ def draw_families(axes, results, key, unit):
     for number, family in enumerate(families):
         points = sorted((r[key] / unit, r['score']) for r in results if r['family'] == family)
         own = family == 'ConvMLP'
-        axes.plot(*zip(*points, strict=True), label=family, color=COLORS[number],
-                  marker=MARKERS[number], lw=2.5 if own else 1.2, ms=8 if own else 5,
-                  zorder=3 if own else 2)
+        axes.plot(
+            *zip(*points, strict=True),
+            label=family,
+            color=COLORS[number],
+            marker=MARKERS[number],
+            lw=2.5 if own else 1.2,
+            ms=8 if own else 5,
+            zorder=3 if own else 2,
+        )
         if own:
             for size, point in zip('SML', points, strict=True):
-                axes.annotate(size, point, xytext=(-5, 5), textcoords='offset points', ha='right',
-                              fontsize=9, color=COLORS[number], weight='bold')
+                axes.annotate(
+                    size,
+                    point,
+                    xytext=(-5, 5),
+                    textcoords='offset points',
+                    ha='right',
+                    fontsize=9,
+                    color=COLORS[number],
+                    weight='bold',
+                )
     axes.grid(alpha=0.3)
 
 
@@ -46,7 +68,8 @@ def draw_published(out_dir):
     figure = Figure(figsize=(9, 4.2), layout='constrained')
     panels = figure.subplots(1, 2, sharey=True)
     for axes, (key, unit, name) in zip(
-            panels, (('parameters', 1e6, 'parameters, M'), ('macs', 1e9, 'MACs, G')), strict=True):
+        panels, (('parameters', 1e6, 'parameters, M'), ('macs', 1e9, 'MACs, G')), strict=True
+    ):
         draw_families(axes, results['classification'], key, unit)
         axes.set_xlabel(name)
     panels[0].set_ylabel('ImageNet-1k top-1, %')
@@ -56,8 +79,9 @@ def draw_published(out_dir):
 
     figure = Figure(figsize=(9, 3.4), layout='constrained')
     panels = figure.subplots(1, 3)
-    titles = dict(retinanet='RetinaNet, COCO', maskrcnn='Mask R-CNN, COCO',
-                  fpn='Semantic FPN, ADE20K')
+    titles = dict(
+        retinanet='RetinaNet, COCO', maskrcnn='Mask R-CNN, COCO', fpn='Semantic FPN, ADE20K'
+    )
     for axes, (task, title) in zip(panels, titles.items(), strict=True):
         draw_families(axes, results[task], 'parameters', 1e6)
         axes.set(title=title, xlabel='parameters, M', ylabel='mIoU' if task == 'fpn' else 'box AP')

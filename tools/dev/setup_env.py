@@ -6,6 +6,7 @@ GPU, or OPS=1 in the environment, mmcv's operators are compiled, once per machin
 kept outside the clone; without, or with OPS=0, nothing is (convmlp_backbone/mmcv_ops.py). What was
 interrupted is picked up by the next call.
 """
+
 import argparse
 import ctypes
 import fcntl
@@ -42,7 +43,7 @@ def main():
     gpu = has_gpu()
     ops = os.environ.get('OPS') or str(int(gpu))
     if ops not in ('0', '1'):
-        raise SetupError(f'OPS={ops}: 1 compiles the operators of mmcv, 0 takes torchvision\'s')
+        raise SetupError(f"OPS={ops}: 1 compiles the operators of mmcv, 0 takes torchvision's")
     venv = ROOT / ('.venv' if stack == 'onedl' else '.venv-' + stack)
     steps = steps_to(venv, stack, gpu, ops == '1')
     state = State(venv)
@@ -77,24 +78,43 @@ def steps_to(venv, stack, gpu, ops):
     The function is told whether the last attempt at it was broken off.
     """
     python, pins = f'py{sys.version_info[0]}.{sys.version_info[1]}', read_pins()
-    linked, for_gpu = (pins[section] if platform.machine() == 'x86_64' else {}
-                       for section in ('cuda', 'gpu'))
+    linked, for_gpu = (
+        pins[section] if platform.machine() == 'x86_64' else {} for section in ('cuda', 'gpu')
+    )
     others = {**pins[stack], **pins['all']}
     mmcv = f'{MMCV[stack]}=={others.pop(MMCV[stack])}'
     device = 'cuda' if gpu else 'cpu'
 
     def packages(name, chosen):
         lines = locked(chosen)
-        return name, digest(*lines), lambda again: pip(
-            venv, '--no-deps', '--no-build-isolation', '--require-hashes', lines=lines, again=again)
+        return (
+            name,
+            digest(*lines),
+            lambda again: pip(
+                venv,
+                '--no-deps',
+                '--no-build-isolation',
+                '--require-hashes',
+                lines=lines,
+                again=again,
+            ),
+        )
 
     def one_by_one(chosen):  # what pip downloads together it keeps together, which fills the disk
         return [packages(name, {name: version}) for name, version in chosen.items()]
 
     def from_source(name, key, make):
-        return name, key, lambda again: pip(
-            venv, '--no-deps', '--force-reinstall', str(wheel(key) or make(venv, mmcv, key)),
-            again=again)
+        return (
+            name,
+            key,
+            lambda again: pip(
+                venv,
+                '--no-deps',
+                '--force-reinstall',
+                str(wheel(key) or make(venv, mmcv, key)),
+                again=again,
+            ),
+        )
 
     return [
         ('environment', digest(str(ROOT), python), lambda again: make_venv(venv)),
@@ -102,11 +122,24 @@ def steps_to(venv, stack, gpu, ops):
         packages('what builds the rest', pins['build']),
         packages('the rest', others),
         from_source('mmcv', f'{mmcv}-{python}', without_operators),
-        ('convmlp-backbone', digest((ROOT / 'pyproject.toml').read_text()),
-         lambda again: pip(venv, '--no-deps', '--no-build-isolation', '-e', str(ROOT))),
+        (
+            'convmlp-backbone',
+            digest((ROOT / 'pyproject.toml').read_text()),
+            lambda again: pip(venv, '--no-deps', '--no-build-isolation', '-e', str(ROOT)),
+        ),
         *(one_by_one(for_gpu) if gpu else ()),
-        *([from_source('operators', f'{mmcv}-torch{pins["torch"]["torch"]}-{device}-{python}',
-                       with_operators)] if ops else ())]
+        *(
+            [
+                from_source(
+                    'operators',
+                    f'{mmcv}-torch{pins["torch"]["torch"]}-{device}-{python}',
+                    with_operators,
+                )
+            ]
+            if ops
+            else ()
+        ),
+    ]
 
 
 class State:
@@ -122,7 +155,7 @@ class State:
         """Those of ``steps`` that are still to be taken."""
         taken = self.read()
         for number, (name, key, _) in enumerate(steps):
-            if taken[number:number + 1] != [f'{key} {name}']:
+            if taken[number : number + 1] != [f'{key} {name}']:
                 return steps[number:]
         return []
 
@@ -131,7 +164,7 @@ class State:
         before, name = self.read(), steps[-1][0]
         if len(steps) > 1:  # there is an environment to note it in
             self.write([*steps[:-1], (name, 'unfinished', None)])
-        return before[len(steps) - 1:] == [f'unfinished {name}']
+        return before[len(steps) - 1 :] == [f'unfinished {name}']
 
     def write(self, steps):
         unfinished = self.file.with_suffix('.new')
@@ -163,8 +196,10 @@ def has_gpu():
     except OSError:
         return False
     devices = ctypes.c_int()
-    return (driver.cuInit(0), driver.cuDeviceGetCount(ctypes.byref(devices))) == (0, 0) \
-        and devices.value > 0
+    return (driver.cuInit(0), driver.cuDeviceGetCount(ctypes.byref(devices))) == (
+        0,
+        0,
+    ) and devices.value > 0
 
 
 def use_suitable_python():
@@ -178,20 +213,25 @@ def use_suitable_python():
             os.execv(other, [other, *sys.argv])
     raise SetupError(
         f'Python {platform.python_version()} does not fit: Python {OLDEST[0]}.{OLDEST[1]} to '
-        f'{NEWEST[0]}.{NEWEST[1]} is needed. Install one, then: make PYTHON=/path/to/python3.11')
+        f'{NEWEST[0]}.{NEWEST[1]} is needed. Install one, then: make PYTHON=/path/to/python3.11'
+    )
 
 
 def check_compiler():
     """Raise where mmcv's ops could not be compiled, before anything is downloaded."""
     compiler = os.environ.get('CXX', 'c++')
     if not shutil.which(compiler):
-        raise SetupError(f'no C++ compiler ({compiler}) here, which mmcv\'s operators need. '
-                         'Install one: apt install g++, dnf install gcc-c++, or set CXX; '
-                         'or take torchvision\'s operators: OPS=0 make ...')
+        raise SetupError(
+            f"no C++ compiler ({compiler}) here, which mmcv's operators need. "
+            'Install one: apt install g++, dnf install gcc-c++, or set CXX; '
+            "or take torchvision's operators: OPS=0 make ..."
+        )
     if not Path(sysconfig.get_path('include'), 'Python.h').exists():
-        raise SetupError('no Python.h here, which mmcv\'s operators need. Install it: '
-                         'apt install python3-dev, dnf install python3-devel; '
-                         'or take torchvision\'s operators: OPS=0 make ...')
+        raise SetupError(
+            "no Python.h here, which mmcv's operators need. Install it: "
+            'apt install python3-dev, dnf install python3-devel; '
+            "or take torchvision's operators: OPS=0 make ..."
+        )
 
 
 def check_space(folder, gigabytes):
@@ -203,19 +243,27 @@ def check_space(folder, gigabytes):
     for path, gigabytes in needed.items():
         free = shutil.disk_usage(path).free / 1e9
         if free < gigabytes:
-            raise SetupError(f'{free:.1f} GB free on the disk of {path}, {gigabytes} GB needed. '
-                             'Free some, or for pip\'s downloads: TMPDIR=/another/disk make ...')
+            raise SetupError(
+                f'{free:.1f} GB free on the disk of {path}, {gigabytes} GB needed. '
+                "Free some, or for pip's downloads: TMPDIR=/another/disk make ..."
+            )
 
 
 def make_venv(venv):
     shutil.rmtree(venv, ignore_errors=True)
     # This may run on the Python of the very environment that is made anew.
     python = getattr(sys, '_base_executable', sys.executable)
-    made = subprocess.run([python, '-m', 'venv', str(venv)], text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    made = subprocess.run(
+        [python, '-m', 'venv', str(venv)],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     if made.returncode:
-        raise SetupError('python -m venv failed. On Debian and Ubuntu: apt install python3-venv. '
-                         'It said: ' + ' '.join(made.stdout.split())[-300:])
+        raise SetupError(
+            'python -m venv failed. On Debian and Ubuntu: apt install python3-venv. '
+            'It said: ' + ' '.join(made.stdout.split())[-300:]
+        )
 
 
 def read_pins():
@@ -236,8 +284,9 @@ def locked(pins):
     try:
         return [lines[f'{name}=={version}'] for name, version in pins.items()]
     except KeyError as missing:
-        raise SetupError(f'no hash of {missing} in hashes.txt; write it: '
-                         'python tools/dev/lock.py') from None
+        raise SetupError(
+            f'no hash of {missing} in hashes.txt; write it: python tools/dev/lock.py'
+        ) from None
 
 
 def digest(*texts):
@@ -253,26 +302,45 @@ def pip(venv, *args, lines=(), again=False, command='install', env=None):
     if uv:
         program = [uv, 'pip', command, '--python', str(venv / 'bin/python')]
     else:
-        program = [str(venv / 'bin/python'), '-m', 'pip', '--disable-pip-version-check', command,
-                   '--retries', '2']
+        program = [
+            str(venv / 'bin/python'),
+            '-m',
+            'pip',
+            '--disable-pip-version-check',
+            command,
+            '--retries',
+            '2',
+        ]
     if again:  # pip cannot uninstall it, and may take it for complete
         program.append('--reinstall' if uv else '--ignore-installed')
     with tempfile.NamedTemporaryFile('w', suffix='.txt') as requirements:
         requirements.write('\n'.join(lines))
         requirements.flush()
         program += [*args, *(['-r', requirements.name] if lines else [])]
-        done = subprocess.run(program, text=True, errors='replace', stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, env=env)
+        done = subprocess.run(
+            program,
+            text=True,
+            errors='replace',
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=env,
+        )
     if done.returncode:
         said = done.stdout.splitlines()
         first = next((n for n, line in enumerate(said) if line.lower().startswith('error')), -1)
         reason = ' '.join(' '.join(said[first:]).split())[:300]
-        advice = ('Free some of it.' if 'No space left' in reason else
-                  'The index has another file than was tested.' if 'hash' in reason.lower() else
-                  'Is there a network, or a package index in reach?' +
-                  ' uv does not read pip\'s settings; UV=0 takes pip.' * bool(uv))
-        raise SetupError(f'{"uv " * bool(uv)}pip {command} failed: {reason}. {advice} '
-                         'The next call goes on from here')
+        advice = (
+            'Free some of it.'
+            if 'No space left' in reason
+            else 'The index has another file than was tested.'
+            if 'hash' in reason.lower()
+            else 'Is there a network, or a package index in reach?'
+            + " uv does not read pip's settings; UV=0 takes pip." * bool(uv)
+        )
+        raise SetupError(
+            f'{"uv " * bool(uv)}pip {command} failed: {reason}. {advice} '
+            'The next call goes on from here'
+        )
 
 
 def wheel(key):
@@ -284,8 +352,16 @@ def without_operators(venv, mmcv, key):
     """Build ``mmcv`` ('name==version') in seconds: it leaves its operators out without torch."""
     source = unpacked_source(venv, mmcv, key)
     (source.parent / 'torch.py').write_text('raise ModuleNotFoundError(name="torch")')
-    pip(venv, '--no-deps', '--no-build-isolation', '-w', str(source.parent / 'wheel'), str(source),
-        command='wheel', env={**os.environ, 'PYTHONPATH': str(source.parent)})
+    pip(
+        venv,
+        '--no-deps',
+        '--no-build-isolation',
+        '-w',
+        str(source.parent / 'wheel'),
+        str(source),
+        command='wheel',
+        env={**os.environ, 'PYTHONPATH': str(source.parent)},
+    )
     return keep_wheel(source.parent, key)
 
 
@@ -293,12 +369,21 @@ def with_operators(venv, mmcv, key):
     """Compile ``mmcv`` ('name==version') for the installed torch."""
     check_compiler()
     cuda, found = subprocess.run(
-        [str(venv / 'bin/python'), '-c', 'import torch; from torch.utils.cpp_extension import '
-         'CUDA_HOME; print(torch.version.cuda, CUDA_HOME is not None)'],
-        stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+        [
+            str(venv / 'bin/python'),
+            '-c',
+            'import torch; from torch.utils.cpp_extension import '
+            'CUDA_HOME; print(torch.version.cuda, CUDA_HOME is not None)',
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout.split()
     if '-cuda-' in key and found == 'False':
-        raise SetupError(f'a GPU but no CUDA compiler: install the CUDA {cuda} toolkit (nvcc), or '
-                         'take torchvision\'s operators: OPS=0 make ...')
+        raise SetupError(
+            f'a GPU but no CUDA compiler: install the CUDA {cuda} toolkit (nvcc), or '
+            "take torchvision's operators: OPS=0 make ..."
+        )
     source = unpacked_source(venv, mmcv, key)
     compile_wheel(venv, source, source.parent / 'wheel')
     return keep_wheel(source.parent, key)
@@ -318,8 +403,18 @@ def unpacked_source(venv, mmcv, key):
     source = build / 'source'
     if not source.exists():
         shutil.rmtree(build, ignore_errors=True)
-        pip(venv, '--no-deps', '--no-build-isolation', '--no-binary', ':all:', '--require-hashes',
-            '-d', str(build / 'sdist'), lines=locked(dict([mmcv.split('==')])), command='download')
+        pip(
+            venv,
+            '--no-deps',
+            '--no-build-isolation',
+            '--no-binary',
+            ':all:',
+            '--require-hashes',
+            '-d',
+            str(build / 'sdist'),
+            lines=locked(dict([mmcv.split('==')])),
+            command='download',
+        )
         with tarfile.open(next((build / 'sdist').glob('*.tar.gz'))) as archive:
             archive.extractall(build / 'unpacked')
         os.replace(next((build / 'unpacked').iterdir()), source)
@@ -330,13 +425,33 @@ def compile_wheel(venv, source, target):
     """Compile with a line of progress; a job needs up to 2 GB of memory."""
     memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30
     jobs = max(1, min(len(os.sched_getaffinity(0)), int(memory / 2)))
-    env = dict(os.environ, MAX_JOBS=os.environ.get('MAX_JOBS', str(jobs)), CFLAGS='-g0 -w',
-               PATH=f'{venv / "bin"}{os.pathsep}{os.environ["PATH"]}')
-    command = [str(venv / 'bin/python'), '-m', 'pip', 'wheel', '-v', '--no-deps',
-               '--no-build-isolation', '-w', str(target), str(source)]
+    env = dict(
+        os.environ,
+        MAX_JOBS=os.environ.get('MAX_JOBS', str(jobs)),
+        CFLAGS='-g0 -w',
+        PATH=f'{venv / "bin"}{os.pathsep}{os.environ["PATH"]}',
+    )
+    command = [
+        str(venv / 'bin/python'),
+        '-m',
+        'pip',
+        'wheel',
+        '-v',
+        '--no-deps',
+        '--no-build-isolation',
+        '-w',
+        str(target),
+        str(source),
+    ]
     start, log = time.time(), []
-    with subprocess.Popen(command, env=env, text=True, errors='replace', stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT) as process:
+    with subprocess.Popen(
+        command,
+        env=env,
+        text=True,
+        errors='replace',
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
         for line in process.stdout:
             log.append(line)
             step = re.match(r'\s*\[(\d+)/(\d+)\]', line)
@@ -349,8 +464,10 @@ def compile_wheel(venv, source, target):
 
 def show_progress(done, total, seconds):
     left = seconds / done * (total - done)
-    line = (f'  {done:2d} of {total} files, {seconds / 60:4.1f} min so far, '
-            f'about {left / 60:.1f} min left')
+    line = (
+        f'  {done:2d} of {total} files, {seconds / 60:4.1f} min so far, '
+        f'about {left / 60:.1f} min left'
+    )
     if sys.stdout.isatty():
         print('\r' + line, end='\n' if done == total else '', flush=True)
     elif done % 10 == 0 or done == total:
