@@ -81,7 +81,8 @@ class AtomicCheckpointHook(CheckpointHook):
     - What is outdated is deleted after the new one is on the disk, not before; only files that
       this training has written, in its own folder.
     - SIGTERM, which Slurm sends before it kills, lets the iteration finish, writes
-      ``interrupted.pth`` and ends the program with status 143. A second one ends it at once.
+      ``interrupted.pth`` and ends the program with status 143. A second one, a second or more
+      later, ends it at once; sooner it is the same command, which torchrun passes on as well.
     - ``resume=True`` finds the latest checkpoint even where ``last_checkpoint`` is of no use.
     - After a validation the checkpoint before it is written again, with what came of it.
 
@@ -138,14 +139,16 @@ class AtomicCheckpointHook(CheckpointHook):
             _forget_handler()
             os.kill(os.getpid(), signal.SIGTERM)
         elif self.terminated:
-            self._end_workers()
-            raise SystemExit(128 + signal.SIGTERM)
+            if time.monotonic() - self.first >= min(1, self.grace):
+                self._end_workers()
+                raise SystemExit(128 + signal.SIGTERM)
         else:
             self.terminated, self.alive = True, time.monotonic()
+            self.first = self.alive
             threading.Thread(target=self._watch, args=[self.ended], daemon=True).start()
             if is_main_process():
                 print(
-                    'SIGTERM: finishing the iteration, then writing a checkpoint; a second one '
+                    'SIGTERM: finishing the iteration, then writing a checkpoint; another one '
                     'ends at once',
                     flush=True,
                 )
