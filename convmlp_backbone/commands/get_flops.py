@@ -107,9 +107,9 @@ def count(model, shape):
     return {**table, '': (table[''][0], counter.get_total_flops() // 2)}
 
 
-def modules_table(name, shape, depth):
+def modules_table(name, shape, depth, backbone=None):
     """Header and rows of the table of one model down to a depth of its modules, and (C, H, W)."""
-    model, default_shape = build_model(name)
+    model, default_shape = build_model(name, backbone=backbone)
     counts = count(model, shape or default_shape)
     return (
         ['module', 'parameters', 'MACs'],
@@ -149,7 +149,7 @@ def format_table(header, rows, markdown):
 
 
 def add_arguments(parser):
-    options.add(parser, 'model')
+    options.add(parser, 'model', '--backbone')
     options.add(
         parser,
         '--shape',
@@ -177,7 +177,7 @@ def run(args):
     header, rows, shape = (
         ablation_table(args.model, shape)
         if args.ablation
-        else modules_table(args.model, shape, args.depth)
+        else modules_table(args.model, shape, args.depth, args.backbone)
     )
     if args.csv:
         csv.writer(sys.stdout, lineterminator='\n').writerows([header, *rows])
