@@ -78,7 +78,7 @@ def replace_backbone(cfg: Config, name: str | dict) -> list[str]:
     if 'shared_head' in (part.get('roi_head') or {}):
         fail(f'{path}.roi_head.shared_head is a stage of that backbone; take a config with an FPN')
     before = measured(lambda: features_of(old), fail)
-    new = dict(type='ConvMLP', arch=arch, out_indices=same_levels(before, fail))
+    new = dict(type='ConvMLP', arch=arch, out_indices=same_levels(before, cfg, fail))
     if old.get('in_channels', 3) != 3:
         new['in_channels'] = old['in_channels']
     after = measured(lambda: features_of(new), fail)
@@ -159,8 +159,10 @@ def channels(levels: Sequence[Tensor]) -> list[int]:
     return [level.shape[1] for level in levels]
 
 
-def same_levels(levels: list[Tensor], fail: Callable) -> tuple[int, ...]:
+def same_levels(levels: list[Tensor], cfg: Config, fail: Callable) -> tuple[int, ...]:
     """The ``out_indices`` of ConvMLP that stand for these levels."""
+    if len(levels) == 1 and cfg.get('default_scope') == 'mmpretrain':
+        return (3,)  # what is pooled has no stride
     strides = [round(IMAGE / level.shape[-1]) if level.dim() == 4 else 0 for level in levels]
     if len(strides) == 4 and strides[0] == 4 and strides == sorted(strides):
         return (0, 1, 2, 3)  # one a stage; MMSegmentation's ResNets do not shrink the last two
@@ -188,16 +190,15 @@ def fit_neck(part, path, before, after, lines, fail):
         if changed != value:
             lines.append(f'{path}.neck.in_channels: {value} -> {changed}')
         if neck.get('type') == 'SSDNeck':  # hands its inputs on, and wants to be told so
-            neck['out_channels'] = [*changed, *neck['out_channels'][len(changed) :]]
-    outputs = []
-    for settings, levels in ((old, before), (neck, after)):
-        try:
-            outputs.append(measured(lambda s=settings, x=levels: neck_outputs(s, x), fail))
-        except UserError:
-            if 'in_channels' in neck and settings is old or levels is before:
-                return None  # it cannot be run here, and says itself what it reads
-            raise
-    return None if channels(outputs[0]) == channels(outputs[1]) else tuple(outputs)
+            neck['out_channels'] = changed + type(value)(neck['out_channels'][len(changed) :])
+    try:
+        old_outputs = measured(lambda: neck_outputs(old, before), fail)
+    except UserError:
+        if 'in_channels' in neck:
+            return None  # it cannot be run here; it says itself what it reads, and gives
+        raise
+    outputs = measured(lambda: neck_outputs(neck, after), fail)
+    return None if channels(old_outputs) == channels(outputs) else (old_outputs, outputs)
 
 
 def neck_outputs(settings, levels):

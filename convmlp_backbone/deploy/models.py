@@ -122,8 +122,10 @@ class Segmentor(Exportable):
         )
         mode = model.test_cfg.get('mode', 'whole')
         require(mode == 'whole', 'test_cfg.mode', mode, "'whole'")
+        require(hasattr(model.decode_head, 'out_channels'), 'decode_head', 'a cascade', 'one head')
         require(model.decode_head.out_channels > 1, 'decode_head.out_channels', 1, '2 or more')
-        self.backbone, self.neck, self.head = model.backbone, model.neck, model.decode_head
+        self.backbone, self.head = model.backbone, model.decode_head
+        self.neck = getattr(model, 'neck', None)
         for module in self.head.modules():
             for name, child in module.named_children():
                 if type(child).__name__ == 'Upsample':
@@ -141,7 +143,10 @@ class Segmentor(Exportable):
     def forward(self, images, size):
         height, width = self.size(images)
         images = self.prepare(images)
-        scores = self.resize(self.head(self.neck(self.backbone(images))), images.shape[2:])
+        levels = self.backbone(images)
+        if self.neck is not None:
+            levels = self.neck(levels)
+        scores = self.resize(self.head(levels), images.shape[2:])
         scores = self.resize(scores[..., :height, :width], size.tolist())
         return scores.argmax(1).to(torch.uint8 if scores.shape[1] <= 256 else torch.int64)
 
@@ -306,7 +311,7 @@ def exportable(model: nn.Module, preprocessor: dict, normalised: bool = False) -
     kinds = {('RetinaHead',): SingleStage, ('StandardRoIHead', 'RPNHead'): TwoStage}
     if 'decode_head' in heads:
         kind = Segmentor
-    elif list(heads) == ['head']:
+    elif list(heads) == ['head'] and hasattr(model, 'predict'):
         kind = Classifier
     else:
         kind = kinds.get(tuple(heads.values()))
