@@ -20,7 +20,7 @@ from .config import walk
 from .convmlp import ConvMLP
 from .errors import UserError
 
-IMAGE = 128  # height and width of the image that backbones are measured with, in pixels
+IMAGE = 320  # height and width of the image that backbones are measured with, in pixels
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]  # of the published weights, RGB
 
 
@@ -70,7 +70,9 @@ def replace_backbone(cfg: Config, name: str | dict) -> list[str]:
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     model = cfg.get('model') or {}
     # The semi-supervised methods and the trackers of MMDetection hold a detector.
-    path, part = ('model', model) if 'backbone' in model else ('model.detector', model.get('detector'))
+    path, part = (
+        ('model', model) if 'backbone' in model else ('model.detector', model.get('detector'))
+    )
     if not isinstance(part, dict) or not isinstance(part.get('backbone'), dict):
         raise UserError(f'{cfg.filename}: no model.backbone to replace')
     old = part['backbone']
@@ -267,14 +269,14 @@ def fit_preprocessors(cfg, backbone, lines):
         if path.endswith('data_preprocessor') and 'data_preprocessor' not in settings
     ]
     for path, settings in found:
-        changes = {
-            key: value for key, value in wanted.items() if plain(settings.get(key)) != value
-        }
+        changes = {key: value for key, value in wanted.items() if plain(settings.get(key)) != value}
         if settings.pop('rgb_to_bgr', False):
             changes[rgb] = True
         settings.update(copy.deepcopy(changes))
         if changes:
-            lines.append(f'{path}: ' + ', '.join(f'{key}={value}' for key, value in changes.items()))
+            lines.append(
+                f'{path}: ' + ', '.join(f'{key}={value}' for key, value in changes.items())
+            )
 
 
 def plain(value):

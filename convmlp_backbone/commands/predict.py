@@ -100,7 +100,14 @@ def add_arguments(parser):
         help='images that are computed together (default 1)',
     )
     options.add(
-        parser, '--device', '--backbone', '--cfg-options', '--fuse', '--precision', '--trust', '--no-check'
+        parser,
+        '--device',
+        '--backbone',
+        '--cfg-options',
+        '--fuse',
+        '--precision',
+        '--trust',
+        '--no-check',
     )
 
 

@@ -1,17 +1,17 @@
-"""Try ConvMLP under heads of every kind and write docs/heads.md.
+"""Try ConvMLP under heads of every kind and write the tables of docs/heads.md.
 
-  python tools/dev/heads.py            all heads, half an hour on two cores
-  python tools/dev/heads.py retinanet  those with this in their name; prints, writes nothing
+  python tools/dev/heads.py                     all heads: 20 minutes
+  python tools/dev/heads.py mmseg:: retinanet   those with one of these in PACKAGE::NAME
 
 A head is the toolbox's own config, with ConvMLP put under it as ``--backbone`` does, in a tiny
-arch, and fewer proposals and queries. What of another package is not here is left out by name.
+arch, and fewer proposals and queries. Rows that are not tried, for their package is not here or
+they were not asked for, stay what they are.
 """
 
 import argparse
 import copy
 import random
 import re
-import sys
 import tempfile
 import time
 import warnings
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.logging import MessageHub
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
 
@@ -34,14 +34,14 @@ from convmlp_backbone.deploy.facts import facts_of
 from convmlp_backbone.deploy.files import trace, unfinished
 from convmlp_backbone.deploy.models import exportable
 from convmlp_backbone.errors import UserError
+from convmlp_backbone.network import Network
 from convmlp_backbone.replace_backbone import replace_backbone
 
 PAGE = Path(__file__).resolve().parents[2] / 'docs/heads.md'
 ARCH = dict(channels=8, conv_blocks=1, dims=(8, 16, 24), mlp_blocks=(1, 2, 1), mlp_ratio=2)
 SIZE = (64, 96)  # height and width of the image, in pixels; odd ones are 11 more
-LARGER = {'ssd300_coco': (256, 256)}  # whose levels would be empty
-STEPS = 10
-COLUMNS = ('odd size', 'with_cp', 'loss', 'frozen', 'exports')
+NO_EXPORT = 'no export of this head'
+LARGER = {'ssd300_coco': (300, 300), 'PAN': (128, 192)}  # else a level of theirs were empty
 
 DETECTORS = {
     'Two-stage': """
@@ -55,8 +55,8 @@ DETECTORS = {
         fcos_r50-caffe_fpn_gn-head_1x_coco gfl_r50_fpn_1x_coco paa_r50_fpn_1x_coco
         tood_r50_fpn_1x_coco vfnet_r50_fpn_1x_coco ddod_r50_fpn_1x_coco fsaf_r50_fpn_1x_coco
         fovea_r50_fpn_4xb4-1x_coco autoassign_r50-caffe_fpn_1x_coco freeanchor_r50_fpn_1x_coco
-        retinanet_r50_fpn_ghm-1x_coco reppoints-moment_r50_fpn_1x_coco sabl-retinanet_r50_fpn_1x_coco
-        yolov3_d53_8xb8-ms-608-273e_coco yolof_r50-c5_8xb8-1x_coco yolox_tiny_8xb8-300e_coco
+        retinanet_r50_fpn_ghm-1x_coco reppoints-moment_r50_fpn_1x_coco
+        sabl-retinanet_r50_fpn_1x_coco yolov3_d53_8xb8-ms-608-273e_coco yolof_r50-c5_8xb8-1x_coco yolox_tiny_8xb8-300e_coco
         rtmdet_tiny_8xb32-300e_coco ssd300_coco centernet_r18_8xb16-crop512-140e_coco
         centernet-update_r50-caffe_fpn_ms-1x_coco retinanet_r50_nasfpn_crop640-50e_coco
         cornernet_hourglass104_8xb6-210e-mstest_coco""",
@@ -114,34 +114,50 @@ def seed() -> None:
 
 
 class Head:
-    """A model that is trained and asked; how, its toolbox says.
+    """A model, how it is trained on a batch of one image, and asked."""
 
-    Attributes:
-        model: In training mode.
-        loss: Computes the loss of one image twice, in a batch.
-        predict: Predicts for an image of that size.
-    """
+    model: torch.nn.Module
+    size: tuple[int, int]
+    scope: str
 
-    def __init__(self, scope: str, name: str):
+    @property
+    def backbones(self) -> list[Network]:
+        return [m for m in self.model.modules() if isinstance(m, Network)]
+
+    def loss(self) -> torch.Tensor:
+        """The loss of the next step; the same again if nothing was learned in between."""
+        raise NotImplementedError
+
+    def predict(self, size: tuple[int, int]):
+        """What it finds in an image of this height and width."""
+        raise NotImplementedError
+
+
+class Configured(Head):
+    """Of a toolbox's config, with ConvMLP under it; or as it is, its ``own``."""
+
+    def __init__(self, scope: str, name: str, own: bool = False):
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             self.cfg = read_config(f'{scope}::{name}')
-            replace_backbone(self.cfg, ARCH)
+            if own:
+                self.cfg.model.pop('pretrained', None)
+                for _, part in walk(self.cfg.model):
+                    part.pop('init_cfg', None)
+            else:
+                replace_backbone(self.cfg, ARCH)
             smaller(self.cfg.model)
             fit_model_to_cpu(self.cfg.model)
             self.cfg.model.setdefault('data_preprocessor', self.cfg.get('data_preprocessor'))
             init_default_scope(scope)
             seed()
             self.model = MODELS.build(copy.deepcopy(self.cfg.model))
+            self.model.init_weights()
         self.scope, self.size = scope, LARGER.get(name, SIZE)
         self.batch = dict(mmdet=detection, mmseg=segmentation, mmpretrain=classification)[scope]
         self.model.train()
         MessageHub.get_current_instance().update_info('max_iters', 100)  # for schedules of momentum
         MessageHub.get_current_instance().update_info('iter', 0)
-
-    @property
-    def backbones(self):
-        return [m for m in self.model.modules() if isinstance(m, convmlp_backbone.ConvMLP)]
 
     def loss(self):
         seed()
@@ -166,6 +182,30 @@ class Head:
     @property
     def kind(self):
         return type(self.model.data_preprocessor).__name__.startswith('SelfSup') and 'views'
+
+
+class Elsewhere(Head):
+    """The same, of another framework."""
+
+    def __init__(self, package, name):
+        from heads_elsewhere import ELSEWHERE
+
+        seed()
+        self.size, self.scope = LARGER.get(name, SIZE), package
+        self.model, self._loss, self._predict = ELSEWHERE[package](name)
+        self.model.train()
+
+    def loss(self):
+        seed()
+        self.model.train()
+        image, boxes = photo(self.size)
+        return self._loss(self.model, torch.stack([image, image]) / 255, boxes)
+
+    def predict(self, size):
+        seed()
+        self.model.eval()
+        with torch.no_grad():
+            return self._predict(self.model, photo(size)[0][None] / 255)
 
 
 def smaller(model):
@@ -207,15 +247,24 @@ def detection(head, size, training=True):
     image, boxes = photo(size)
     sample = DetDataSample(
         metainfo=dict(
-            img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0), flip=False, img_id=0,
-            flip_direction=None, homography_matrix=np.eye(3), border=np.array([0, size[0], 0, size[1]]),
+            img_shape=size,
+            ori_shape=size,
+            scale_factor=(1.0, 1.0),
+            flip=False,
+            flip_direction=None,
+            img_id=0,
+            homography_matrix=np.eye(3, dtype='f4'),
+            border=np.array([0, size[0], 0, size[1]]),
         )
-    )  # fmt: skip
+    )
     masks = np.zeros((2, *size), np.uint8)
     for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=True):
         mask[y1:y2, x1:x2] = 1
     sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([0, 1]))
-    if any(part.get('with_mask') for _, part in walk(head.cfg)):
+    if any(
+        part.get('with_mask') or part.get('type') == 'LoadPanopticAnnotations'
+        for _, part in walk(dict(head.cfg.items()))
+    ):
         sample.gt_instances.masks = BitmapMasks(masks, *size)
     sample.ignored_instances = InstanceData(bboxes=boxes[:0], labels=torch.zeros(0).long())
     sample.gt_sem_seg = PixelData(
@@ -261,7 +310,7 @@ def classification(head, size, training=True):
         images = [(image + 40 * n).roll(20 * n, 2) for n in range(4)]  # what is contrasted differs
         return dict(
             inputs=[
-                torch.stack([x.flip(2) if v % 2 else x for x in images]) for v in range(views)
+                torch.stack([255 - x.flip(2) if v % 2 else x for x in images]) for v in range(views)
             ],
             data_samples=[DataSample() for _ in images],
         )
@@ -273,7 +322,7 @@ def classification(head, size, training=True):
     return dict(inputs=torch.stack([image] * number), data_samples=[sample] * number)
 
 
-# The columns: what each returns stands in the table; what it raises, too.
+# The columns: each returns whether it holds, None where it means nothing, or raises why not.
 
 
 def steps(head, number, lr=1e-3):
@@ -293,20 +342,20 @@ def steps(head, number, lr=1e-3):
 def loss_falls(head):
     """The loss falls over a few steps on one image, by 3 percent at least, with some rate."""
     state = copy.deepcopy(head.model.state_dict())
-    for lr in (1e-3, 1e-4, 1e-2):
-        head.model.load_state_dict(state)
+    for lr, number in ((1e-3, 10), (1e-4, 10), (1e-2, 40)):
+        head.model.load_state_dict(state, strict=False)
         losses = []
-        for loss in steps(head, STEPS, lr):
+        for loss in steps(head, number, lr):
             losses.append(loss)
             if loss < 0.97 * losses[0]:
-                return 'falls'
+                return True
     raise AssertionError(f'the loss stays at {losses[0]:.4g}')
 
 
 def odd_size(head):
     """It predicts for an image whose sides no stride divides."""
     head.predict(tuple(n + 11 for n in head.size))
-    return 'yes'
+    return True
 
 
 def with_cp(head):
@@ -314,22 +363,26 @@ def with_cp(head):
     found = []
     state = copy.deepcopy(head.model.state_dict())
     for on in (False, True):
-        head.model.load_state_dict(state)
+        head.model.load_state_dict(state, strict=False)
         for backbone in head.backbones:
             recompute.apply(backbone, on)
         head.model.zero_grad()
         loss = head.loss()
         loss.backward()
-        grads = [p.grad.norm() for b in head.backbones for p in b.parameters() if p.grad is not None]
+        grads = [
+            p.grad.norm() for b in head.backbones for p in b.parameters() if p.grad is not None
+        ]
         found.append(torch.stack([loss.detach(), *grads]))
     for backbone in head.backbones:
         recompute.apply(backbone, False)
     torch.testing.assert_close(*found, rtol=1e-3, atol=1e-5)
-    return 'same'
+    return True
 
 
 def frozen(head):
     """What makes F1 and F2 stays as it is, statistics included, and the rest learns."""
+    if not all(hasattr(backbone, 'frozen_stages') for backbone in head.backbones):
+        return None  # timm's have no such argument
     for backbone in head.backbones:
         backbone.frozen_stages = 1
     head.model.train()
@@ -345,11 +398,13 @@ def frozen(head):
     for part, state in zip(parts, before, strict=True):
         assert all(torch.equal(v, state[k]) for k, v in part.state_dict().items()), 'it moved'
     assert any(p.grad is not None for b in head.backbones for p in b.stages.parameters())
-    return 'stays'
+    return True
 
 
 def exports(head):
     """`convmlp export` writes it, and the file predicts the same."""
+    if head.scope not in ('mmdet', 'mmseg', 'mmpretrain'):
+        return None  # which is the framework's own matter
     model = head.model.eval()
     preprocessor = head.cfg.model.data_preprocessor
     if head.scope == 'mmseg':
@@ -359,13 +414,19 @@ def exports(head):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, 'model.pt2')
         with unfinished(trace(module), path, facts_of(head.cfg, module, None)) as part:
-            list(agreement(model, open_file(part), [image], sizes=[SIZE, (75, 107)], batches=[1, 2]))
-    return 'yes'
+            list(
+                agreement(model, open_file(part), [image], sizes=[SIZE, (75, 107)], batches=[1, 2])
+            )
+    return True
 
 
-CELLS: dict[str, Callable] = dict(
-    zip(COLUMNS, (odd_size, with_cp, loss_falls, frozen, exports), strict=True)
-)
+CELLS: dict[str, Callable] = {
+    'odd size': odd_size,
+    '`with_cp`': with_cp,
+    'loss falls': loss_falls,
+    'frozen': frozen,
+    'exports': exports,
+}
 
 
 def reason(error: Exception) -> str:
@@ -376,51 +437,103 @@ def reason(error: Exception) -> str:
         (r'install (\w+) to install', r'needs the package \1'),
         (r'(no model.backbone to replace)', r'\1'),
         (r'by itself: (.*?)\. By hand', r'\1'),
-        (r'(\w+) with (.*?) cannot be exported', 'no export of this head'),
-        (r"(\S+=\S+) cannot be exported", r'not with \1'),
+        (r'(\w+) with (.*?) cannot be exported', NO_EXPORT),
+        (r'(\S+=\S+) cannot be exported', r'not with \1'),
     ):
         if found := re.search(pattern, text):
             return found.expand(words)
     return f'{type(error).__name__}: {text[:120]}'
 
 
-def try_head(scope: str, name: str, columns=COLUMNS) -> dict[str, str]:
-    """``{column: what it says}``; of one that cannot be built, ``{'builds': why not}``."""
+def try_cell(scope: str, name: str, head: Head, column: str) -> tuple[bool | None, str]:
+    """Whether it holds, and why not."""
     try:
-        head = Head(scope, name)
-    except Exception as error:  # as below
-        return {'builds': reason(error)}
-    row = {}
-    for column in columns:
-        try:
-            row[column] = CELLS[column](head)
-        except Exception as error:  # which the table tells
-            row[column] = 'no: ' + reason(error)
-            if '-v' in sys.argv:
-                import traceback
+        return CELLS[column](head), ''
+    except Exception as error:
+        why = reason(error)
+        if not isinstance(error, UserError) and isinstance(head, Configured):
+            try:
+                CELLS[column](Configured(scope, name, own=True))
+            except Exception as theirs:
+                if reason(theirs) == why:
+                    why += ', with its own backbone too'
+        return False, why
 
-                traceback.print_exc()
-    return row
+
+def try_head(scope: str, name: str, columns=tuple(CELLS)) -> dict[str, tuple[bool | None, str]]:
+    """``{column: (whether it holds, why not)}`` of these columns, ``'builds'`` first."""
+    try:
+        head = (Configured if scope.startswith('mm') else Elsewhere)(scope, name)
+    except Exception as error:
+        return {'builds': (False, reason(error))}
+    return {'builds': (True, ''), **{c: try_cell(scope, name, head, c) for c in columns}}
+
+
+def row(name: str, cells: dict[str, tuple[bool | None, str]]) -> str:
+    """The line of the table."""
+    signs = {True: 'yes', False: 'no', None: '–'}
+    found = [signs[cells.get(column, (None, ''))[0]] for column in ('builds', *CELLS)]
+    whys = dict.fromkeys(why for _, why in cells.values() if why)
+    whys.pop(NO_EXPORT, None)  # which the introduction tells
+    return f'| `{name}` | {" | ".join(found)} | {"; ".join(whys)} |'
+
+
+def rows_of(page: str) -> dict[tuple[str, str], str]:
+    """``{(group, name): line}`` of the page's tables."""
+    group, found = '', {}
+    for line in page.splitlines():
+        if line.startswith('## '):
+            group = line[3:]
+        elif match := re.match(r'\| `(.+?)` \|', line):
+            found[group, match[1]] = line
+    return found
+
+
+def with_rows(page: str, rows: dict[tuple[str, str], str]) -> str:
+    """The page with these rows, in the order of ``HEADS``, behind its introduction."""
+    first = next(iter(HEADS))[1]
+    text = [page.partition(f'\n## {first}\n')[0].rstrip()]
+    for (_, group), names in HEADS.items():
+        text.append(f'\n## {group}\n')
+        text.append(f'| config | builds | {" | ".join(CELLS)} | why not |')
+        text.append('|---' * (len(CELLS) + 3) + '|')
+        text += [rows[group, name] for name in names if (group, name) in rows]
+    return '\n'.join(text) + '\n'
 
 
 HEADS = {
     **{('mmdet', group): names.split() for group, names in DETECTORS.items()},
     ('mmseg', 'Semantic segmentation'): SEGMENTORS.split(),
     **{('mmpretrain', group): names.split() for group, names in CLASSIFIERS.items()},
-}
+    ('transformers', 'transformers, `TimmBackbone`'): ['RTDetr', 'Detr'],
+    ('segmentation_models_pytorch', 'segmentation_models.pytorch'): [
+        'Unet', 'UnetPlusPlus', 'FPN', 'PSPNet', 'DeepLabV3Plus', 'PAN', 'UPerNet',
+    ],
+    ('torchvision', 'torchvision'): ['RetinaNet', 'FCOS', 'FasterRCNN', 'MaskRCNN'],
+    ('lightning', 'Lightning'): ['Trainer'],
+}  # fmt: skip
 
 
 def main():
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('words', nargs='*')
-    args, _ = parser.parse_known_args()
+    words = parser.parse_args().words
     torch.set_num_threads(1)
+    MMLogger.get_current_instance().setLevel('ERROR')
     for (scope, group), names in HEADS.items():
         for name in names:
-            if args.words and not any(w in f'{scope}::{name}' for w in args.words):
+            if words and not any(word in f'{scope}::{name}' for word in words):
+                continue
+            if find_spec(scope) is None:
+                print(f'{scope}::{name}: left out, {scope} is not here')
                 continue
             start = time.time()
-            print(scope, name, try_head(scope, name, COLUMNS[:-1]), f'{time.time() - start:.1f} s', flush=True)
+            line = row(name, try_head(scope, name))
+            print(f'{time.time() - start:5.1f} s {line}', flush=True)
+            page = PAGE.read_text()
+            PAGE.write_text(with_rows(page, {**rows_of(page), (group, name): line}))
 
 
 if __name__ == '__main__':
