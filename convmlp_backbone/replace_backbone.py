@@ -20,7 +20,9 @@ from .config import walk
 from .convmlp import ConvMLP
 from .errors import UserError
 
-IMAGE = 320  # height and width of the image that backbones are measured with, in pixels
+# Height and width of the images that backbones are measured with, in pixels; those of MMPretrain
+# may have no strides, of SSD many.
+IMAGE, SMALL_IMAGE = 320, 64
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]  # of the published weights, RGB
 
 
@@ -44,7 +46,7 @@ def arch_of(name: str | dict) -> str | dict:
             'or a JSON object with the keys of ARCHS in convmlp_backbone/archs.py'
         )
     size, _, part = short.partition('-')
-    return {**ARCHS[size], **ABLATIONS[part]} if part else size
+    return {**ARCHS[size], **dict(ABLATIONS[part])} if part else size
 
 
 def replace_backbone(cfg: Config, name: str | dict) -> list[str]:
@@ -79,11 +81,12 @@ def replace_backbone(cfg: Config, name: str | dict) -> list[str]:
     fail = by_hand(cfg, path, old.get('type'), arch)
     if 'shared_head' in (part.get('roi_head') or {}):
         fail(f'{path}.roi_head.shared_head is a stage of that backbone; take a config with an FPN')
-    before = measured(lambda: features_of(old), fail)
-    new = dict(type='ConvMLP', arch=arch, out_indices=same_levels(before, cfg, fail))
+    size = SMALL_IMAGE if cfg.get('default_scope') == 'mmpretrain' else IMAGE
+    before = measured(lambda: features_of(old, size), fail)
+    new = dict(type='ConvMLP', arch=arch, out_indices=same_levels(before, size, fail))
     if old.get('in_channels', 3) != 3:
         new['in_channels'] = old['in_channels']
-    after = measured(lambda: features_of(new), fail)
+    after = measured(lambda: features_of(new, size), fail)
     lines = [
         f'{path}.backbone: {old.get("type")} {channels(before)} -> ConvMLP {channels(after)}, '
         f'out_indices={new["out_indices"]}'
@@ -93,9 +96,9 @@ def replace_backbone(cfg: Config, name: str | dict) -> list[str]:
         new['init_cfg'] = dict(type='Pretrained', checkpoint=checkpoint)
         lines.append(f'{path}.backbone.init_cfg: {checkpoint}')
     part['backbone'] = new
-    readers = fit_neck(part, path, before, after, lines, fail)
-    if readers:
-        fit_heads(part, path, *readers, lines)
+    read = fit_neck(part, path, before, after, lines, fail)
+    if read:
+        fit_heads(part, path, read[0], read[1], lines)
     if channels(before) != channels(after) and not any('in_channels' in line for line in lines):
         fail('nothing in this config says that it reads so many channels')
     fit_preprocessors(cfg, new, lines)
@@ -106,10 +109,9 @@ def replace_backbone(cfg: Config, name: str | dict) -> list[str]:
             f'not changed: optimizer {optimizer.get("type")}, lr={optimizer.get("lr")}; '
             "the paper's is AdamW, lr=1e-4 (detectors) or 2e-4 (segmentors), weight_decay=1e-4"
         )
-    imports = cfg.setdefault('custom_imports', dict(imports=[]))
-    names = imports['imports']
+    names = (cfg.get('custom_imports') or {}).get('imports') or []
     names = [names] if isinstance(names, str) else list(names)
-    imports['imports'] = [*names, *({'convmlp_backbone'} - set(names))]
+    cfg.custom_imports = dict(imports=[*names, *({'convmlp_backbone'} - set(names))])
     return lines
 
 
@@ -147,25 +149,26 @@ def measured(function: Callable, fail: Callable) -> list[Tensor]:
     return found
 
 
-def features_of(settings: dict) -> Any:
+def features_of(settings: dict, size: int) -> Any:
     """The levels that the backbone of these settings makes of an image."""
     settings = {**copy.deepcopy(settings), 'init_cfg': None}
-    settings.pop('pretrained', None)
+    for name in ('pretrained', 'dcn', 'plugins'):  # the latter may need operators, for nothing
+        settings.pop(name, None)
     with torch.random.fork_rng([]):
         backbone = MODELS.build(settings)
     backbone.eval()  # which returns None in some
-    return backbone(torch.zeros(1, settings.get('in_channels', 3), IMAGE, IMAGE))
+    return backbone(torch.zeros(1, settings.get('in_channels', 3), size, size))
 
 
 def channels(levels: Sequence[Tensor]) -> list[int]:
     return [level.shape[1] for level in levels]
 
 
-def same_levels(levels: list[Tensor], cfg: Config, fail: Callable) -> tuple[int, ...]:
-    """The ``out_indices`` of ConvMLP that stand for these levels."""
-    if len(levels) == 1 and cfg.get('default_scope') == 'mmpretrain':
+def same_levels(levels: list[Tensor], size: int, fail: Callable) -> tuple[int, ...]:
+    """The ``out_indices`` of ConvMLP that stand for these levels of an image of this size."""
+    if len(levels) == 1 and size == SMALL_IMAGE:
         return (3,)  # what is pooled has no stride
-    strides = [round(IMAGE / level.shape[-1]) if level.dim() == 4 else 0 for level in levels]
+    strides = [round(size / level.shape[-1]) if level.dim() == 4 else 0 for level in levels]
     if len(strides) == 4 and strides[0] == 4 and strides == sorted(strides):
         return (0, 1, 2, 3)  # one a stage; MMSegmentation's ResNets do not shrink the last two
     if any(stride not in ConvMLP.STRIDES for stride in strides):

@@ -1,4 +1,4 @@
-"""docs/heads.md says what tools/dev/heads.py finds: here for a few heads, by make torture for all."""
+"""docs/heads.md says what tools/dev/heads.py finds: here for a few heads, make torture for all."""
 
 import logging
 from importlib.util import find_spec

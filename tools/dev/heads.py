@@ -56,10 +56,10 @@ DETECTORS = {
         tood_r50_fpn_1x_coco vfnet_r50_fpn_1x_coco ddod_r50_fpn_1x_coco fsaf_r50_fpn_1x_coco
         fovea_r50_fpn_4xb4-1x_coco autoassign_r50-caffe_fpn_1x_coco freeanchor_r50_fpn_1x_coco
         retinanet_r50_fpn_ghm-1x_coco reppoints-moment_r50_fpn_1x_coco
-        sabl-retinanet_r50_fpn_1x_coco yolov3_d53_8xb8-ms-608-273e_coco
-        yolof_r50-c5_8xb8-1x_coco yolox_tiny_8xb8-300e_coco rtmdet_tiny_8xb32-300e_coco ssd300_coco centernet_r18_8xb16-crop512-140e_coco
-        centernet-update_r50-caffe_fpn_ms-1x_coco retinanet_r50_nasfpn_crop640-50e_coco
-        cornernet_hourglass104_8xb6-210e-mstest_coco""",
+        sabl-retinanet_r50_fpn_1x_coco yolov3_d53_8xb8-ms-608-273e_coco yolof_r50-c5_8xb8-1x_coco
+        yolox_tiny_8xb8-300e_coco rtmdet_tiny_8xb32-300e_coco ssd300_coco
+        centernet_r18_8xb16-crop512-140e_coco centernet-update_r50-caffe_fpn_ms-1x_coco
+        retinanet_r50_nasfpn_crop640-50e_coco cornernet_hourglass104_8xb6-210e-mstest_coco""",
     'Transformer': """
         detr_r50_8xb2-150e_coco conditional-detr_r50_8xb2-50e_coco dab-detr_r50_8xb2-50e_coco
         deformable-detr_r50_16xb2-50e_coco dino-4scale_r50_8xb2-12e_coco
