@@ -17,7 +17,7 @@ ARCHS: dict[str, dict[str, Any]] = {
 ABLATION = dict(conv_downsample=True, depthwise=True)
 
 # What the names s-no-conv-stage, m-pure-mlp and so on change in the size of that letter.
-ABLATIONS = {
+ABLATIONS: dict[str, dict[str, Any]] = {
     'no-conv-stage': dict(conv_blocks=0),
     'no-conv-downsample': dict(conv_downsample=False),
     'no-depthwise': dict(depthwise=False),

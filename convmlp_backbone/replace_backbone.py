@@ -46,7 +46,7 @@ def arch_of(name: str | dict) -> str | dict:
             'or a JSON object with the keys of ARCHS in convmlp_backbone/archs.py'
         )
     size, _, part = short.partition('-')
-    return {**ARCHS[size], **dict(ABLATIONS[part])} if part else size
+    return {**ARCHS[size], **ABLATIONS[part]} if part else size
 
 
 def replace_backbone(cfg: Config, name: str | dict) -> list[str]:

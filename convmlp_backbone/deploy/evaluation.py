@@ -26,10 +26,11 @@ class ExportedModel(BaseModel):
 
     Args:
         file (str): See :class:`convmlp_backbone.runtime.Runtime`.
-        **options: Further arguments of it.
+        data_preprocessor: The config's, which MMEngine hands on; a file has its own inside.
+        **options: Further arguments of the runtime.
     """
 
-    def __init__(self, file, **options):
+    def __init__(self, file, data_preprocessor=None, **options):
         super().__init__()
         self.runtime = load(file, **options)
 

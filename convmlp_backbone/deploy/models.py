@@ -161,7 +161,12 @@ class Detector(Exportable):
 
     def __init__(self, model, *args):
         super().__init__(model, *args)
-        self.backbone, self.neck = model.backbone, model.neck
+        self.backbone, self.neck = model.backbone, getattr(model, 'neck', None)
+
+    def levels(self, images):
+        """What the heads read."""
+        levels = self.backbone(self.prepare(images))
+        return levels if self.neck is None else self.neck(levels)
 
     def candidates(self, head, cfg, levels, size):
         """Boxes, probabilities, labels, levels and which are valid, (N, K) each."""
@@ -215,7 +220,7 @@ class SingleStage(Detector):
         require_exportable_head(self.head, self.cfg, 'test_cfg')
 
     def forward(self, images):
-        levels = self.neck(self.backbone(self.prepare(images)))
+        levels = self.levels(images)
         boxes, scores, labels, _, valid = self.candidates(
             self.head, self.cfg, levels, self.size(images)
         )
@@ -236,6 +241,9 @@ class TwoStage(Detector):
         self.rpn, self.roi = model.rpn_head, model.roi_head
         self.cfg = model.test_cfg
         self.outputs = SingleStage.outputs
+        kind = type(self.roi.bbox_head).__name__
+        fits = hasattr(self.roi.bbox_head, 'fc_reg')
+        require(fits, 'roi_head.bbox_head', kind, 'one with a layer fc_reg')
         if self.roi.with_mask:
             self.task, self.outputs = 'instances', (*self.outputs, 'masks')
         require_exportable_head(self.rpn, self.cfg['rpn'], 'test_cfg.rpn')
@@ -243,7 +251,7 @@ class TwoStage(Detector):
 
     def forward(self, images):
         size = self.size(images)
-        levels = self.neck(self.backbone(self.prepare(images)))
+        levels = self.levels(images)
         boxes, scores, _, level, valid = self.candidates(self.rpn, self.cfg['rpn'], levels, size)
         index, none = best_boxes(
             boxes, scores, level, valid, self.cfg['rpn']['nms'], self.cfg['rpn']['max_per_img']
@@ -317,7 +325,7 @@ def exportable(model: nn.Module, preprocessor: dict, normalised: bool = False) -
         kind = kinds.get(tuple(heads.values()))
     if kind is None:
         raise UserError(
-            f'{type(model).__name__} with {", ".join(heads.values())} cannot be '
+            f'{type(model).__name__} with {", ".join(heads.values()) or "its head"} cannot be '
             "exported; what can: RetinaNet, Faster and Mask R-CNN, MMSegmentation's "
             'EncoderDecoder, classifiers, and the backbone alone'
         )

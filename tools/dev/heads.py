@@ -437,7 +437,7 @@ def reason(error: Exception) -> str:
         (r'install (\w+) to install', r'needs the package \1'),
         (r'(no model.backbone to replace)', r'\1'),
         (r'by itself: (.*?)\. By hand', r'\1'),
-        (r'(\w+) with (.*?) cannot be exported', NO_EXPORT),
+        (r'\w+ with .*cannot be exported', NO_EXPORT),
         (r'(\S+=\S+) cannot be exported', r'not with \1'),
     ):
         if found := re.search(pattern, text):
