@@ -5,8 +5,9 @@ _base_ = [
     '_base_/mmseg_runtime.py',
 ]
 
+data_preprocessor = dict(size=(256, 256))
 model = dict(
-    data_preprocessor=dict(size=(256, 256)),
+    data_preprocessor=data_preprocessor,
     backbone=dict(type='ConvMLP', arch='s'),
     neck=dict(in_channels=[64, 128, 256, 512]),
     decode_head=dict(num_classes=2),

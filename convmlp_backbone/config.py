@@ -1,8 +1,10 @@
 """Configs of the mm toolboxes: finding, reading and walking through them."""
 
 import difflib
+import importlib.util
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +23,44 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def find_config(name: str) -> str:
-    """The path of a config: as given, or else a shipped one of that name, ``.py`` optional."""
+    """The path of a config: as given, or else a shipped one of that name, ``.py`` optional.
+
+    ``mmdet::NAME`` is one that a toolbox ships, with or without its folder.
+    """
     if Path(name).is_file():
         return name
+    package, separator, theirs = name.partition('::')
+    if separator:
+        return toolbox_config(package, theirs)
     shipped = shipped_configs()
     if Path(name).stem in shipped:
         return str(shipped[Path(name).stem])
     near = difflib.get_close_matches(Path(name).stem, shipped, n=3) or list(shipped)[:3]
     where = f'; the shipped ones are in {next(iter(shipped.values())).parent}, ' if shipped else ''
     raise UserError(f'no config {name}{where}did you mean {" or ".join(near)}?')
+
+
+def toolbox_config(package: str, name: str) -> str:
+    """The path of the config ``name``, ``.py`` and folder optional, that a toolbox ships."""
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    found = {
+        path.relative_to(folder).with_suffix('').as_posix(): path
+        for folder in (Path(root, '.mim/configs') for root in folders)
+        for path in sorted(folder.rglob('*.py'))
+        if '_base_' not in path.parts
+    }
+    if not found:
+        raise UserError(f'{package}::{name}: no {package} with configs is installed')
+    wanted = name.removesuffix('.py')
+    matching = [key for key in found if key == wanted or key.endswith(f'/{wanted}')]
+    if len(matching) == 1:
+        return str(found[matching[0]])
+    stems = {key.rpartition('/')[2]: key for key in found}
+    near = matching or [
+        stems[stem] for stem in difflib.get_close_matches(Path(wanted).name, stems, n=3, cutoff=0)
+    ]
+    raise UserError(f'{package} has no config {name}, did you mean {" or ".join(near)}?')
 
 
 def read_config(name: str, options: dict | None = None) -> Config:
@@ -39,15 +70,27 @@ def read_config(name: str, options: dict | None = None) -> Config:
         UserError: There is none, or running it, for a config is a program, raises anything.
     """
     path = find_config(name)
-    try:
+    with _reading(path):
         cfg = Config.fromfile(path)
+    change_config(cfg, options)
+    return cfg
+
+
+def change_config(cfg: Config, options: dict | None) -> None:
+    """Change ``cfg`` by the command line's ``options``; UserError where they do not fit."""
+    with _reading(cfg.filename):
         cfg.merge_from_dict(options or {})
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
         raise UserError(
             f'{path} cannot be read, or not with these --cfg-options: '
             f'{type(error).__name__}: {" ".join(str(error).split())}'
         ) from error
-    return cfg
 
 
 def walk(cfg: Any, path: str = '') -> Iterator[tuple[str, dict]]:

@@ -1,19 +1,20 @@
 """Semantic FPN (https://arxiv.org/abs/1901.02446); a config adds backbone and neck.in_channels."""
 
+data_preprocessor = dict(
+    type='SegDataPreProcessor',
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    bgr_to_rgb=True,
+    pad_val=0,
+    seg_pad_val=255,
+    size=(512, 512),
+    # The head doubles the coarse levels to the finest one's size, which fits only where
+    # nothing was rounded up; elsewhere the map would be shifted by up to a coarse cell.
+    test_cfg=dict(size_divisor=32),
+)
 model = dict(
     type='EncoderDecoder',
-    data_preprocessor=dict(
-        type='SegDataPreProcessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
-        size=(512, 512),
-        # The head doubles the coarse levels to the finest one's size, which fits only where
-        # nothing was rounded up; elsewhere the map would be shifted by up to a coarse cell.
-        test_cfg=dict(size_divisor=32),
-    ),
+    data_preprocessor=data_preprocessor,
     neck=dict(type='FPN', out_channels=256, num_outs=4),
     decode_head=dict(
         type='FPNHead',

@@ -37,8 +37,11 @@ def check_model(cfg: Config, fail: Callable[[str], NoReturn]) -> None:
             channels = ConvMLP(**{**backbone, 'init_cfg': None}).out_channels
     except (TypeError, ValueError) as error:
         fail(f'model.backbone: {error}')
-    wanted = (model.get('neck') or {}).get('in_channels')
-    if isinstance(wanted, (list, tuple)) and tuple(wanted) != channels:
+    necks = model.get('neck') or {}
+    neck = necks[0] if isinstance(necks, (list, tuple)) else necks
+    wanted = neck.get('in_channels')
+    # YOLOv3's neck counts from the coarsest level.
+    if isinstance(wanted, (list, tuple)) and tuple(wanted) not in (channels, channels[::-1]):
         fail(f'model.neck.in_channels={list(wanted)}: the backbone gives {list(channels)}')
     for path, head in walk(model, 'model'):
         for stride in flat(head.get('strides', ())):

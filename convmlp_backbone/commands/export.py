@@ -48,7 +48,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         '(N, 3, height, width), normalised as in training, instead of RGB images; '
         'backbones always do',
     )
-    options.add(parser, '--data-root', '--cfg-options', '--trust')
+    options.add(parser, '--data-root', '--backbone', '--cfg-options', '--trust')
 
 
 def load(args: Namespace) -> tuple[nn.Module, Config, dict, dict | None]:
@@ -60,7 +60,7 @@ def load(args: Namespace) -> tuple[nn.Module, Config, dict, dict | None]:
         if args.checkpoint:
             load_backbone(model, args.checkpoint, args.trust)
         return model, {}, IMAGENET, {}
-    cfg = checked_config(args.model, args.cfg_options)
+    cfg = checked_config(args.model, args.cfg_options, args.backbone)
     model = build_from_config(cfg)
     meta = load_model(model, args.checkpoint, args.trust) if args.checkpoint else {}
     return model, cfg, cfg.model.get('data_preprocessor') or {}, meta.get('dataset_meta')

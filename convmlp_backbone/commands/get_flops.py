@@ -110,9 +110,11 @@ def count(model: nn.Module, shape: tuple[int, int]) -> dict[str, tuple[int, int]
     return {**table, '': (table[''][0], counter.get_total_flops() // 2)}
 
 
-def modules_table(name: str, shape: tuple[int, int] | None, depth: int) -> Table:
+def modules_table(
+    name: str, shape: tuple[int, int] | None, depth: int, backbone: str | None = None
+) -> Table:
     """Header and rows of the table of one model down to a depth of its modules, and (C, H, W)."""
-    model, default_shape = build_model(name)
+    model, default_shape = build_model(name, backbone=backbone)
     counts = count(model, shape or default_shape)
     return (
         ['module', 'parameters', 'MACs'],
@@ -152,7 +154,7 @@ def format_table(header: list[str], rows: list[list], markdown: bool) -> list[st
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    options.add(parser, 'model')
+    options.add(parser, 'model', '--backbone')
     options.add(
         parser,
         '--shape',
@@ -180,7 +182,7 @@ def run(args: Namespace) -> dict | None:
     header, rows, shape = (
         ablation_table(args.model, shape)
         if args.ablation
-        else modules_table(args.model, shape, args.depth)
+        else modules_table(args.model, shape, args.depth, args.backbone)
     )
     if args.csv:
         csv.writer(sys.stdout, lineterminator='\n').writerows([header, *rows])

@@ -25,19 +25,30 @@ from ..checkpoints import (
 from ..checks.contract import require
 from ..checks.loaders import fit_loaders
 from ..checks.model import check_model
-from ..config import datasets, find_config, read_config, set_data_root
+from ..config import change_config, datasets, find_config, read_config, set_data_root
 from ..convmlp import ConvMLP
 from ..cpu import fit_model_to_cpu, fit_to_cpu
 from ..errors import UserError
 from ..hooks import latest_checkpoint
 from ..many_channels import fit_channels
+from ..replace_backbone import replace_backbone
 
 SHAPES = dict(mmdet=(800, 1280), mmseg=(512, 512))  # what costs are usually given for
 
 
-def checked_config(name: str, options: dict | None = None) -> Config:
-    """The config that ``name`` stands for, changed by ``options``, with nothing wrong in it."""
-    cfg = read_config(name, options)
+def checked_config(
+    name: str, options: dict | None = None, backbone: str | dict | None = None
+) -> Config:
+    """The config that ``name`` stands for, with nothing wrong in it.
+
+    First ConvMLP is put under it, if ``backbone`` says which, then ``options`` change it.
+    """
+    cfg = read_config(name)
+    if backbone:
+        for line in replace_backbone(cfg, backbone):
+            if os.environ.get('RANK', '0') == '0':
+                print(f'--backbone: {line}', flush=True)
+    change_config(cfg, options)
     fit_channels(cfg)
     check_model(cfg, fail)
     return cfg
@@ -53,14 +64,14 @@ def load_config(args: Namespace, splits: Sequence[str], checkpoint: str | None =
             its classes keep their numbers.
     """
     enable_safe_loading(args.trust)
-    cfg = checked_config(args.config, args.cfg_options)
+    cfg = checked_config(args.config, args.cfg_options, getattr(args, 'backbone', None))
     if args.data_root:
         set_data_root(cfg, args.data_root)
     check_data(cfg, splits)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg.launcher = args.launcher
     cfg.work_dir = (
-        args.work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(args.config).stem))
+        args.work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(cfg.filename).stem))
     )
     fit_loaders(cfg)
     if not args.no_check:
@@ -136,7 +147,9 @@ def image_shape(numbers: list[int]) -> tuple[int, int]:
     return shape
 
 
-def build_model(name: str, pretrained: bool = False) -> tuple[nn.Module, tuple[int, int]]:
+def build_model(
+    name: str, pretrained: bool = False, backbone: str | None = None
+) -> tuple[nn.Module, tuple[int, int]]:
     """A model, in evaluation mode.
 
     Args:
@@ -144,6 +157,7 @@ def build_model(name: str, pretrained: bool = False) -> tuple[nn.Module, tuple[i
             ``'s'`` or ``'m-pure-mlp'``; the name of a timm model; the path of a config or the name
             of a shipped one.
         pretrained: With timm's weights, if it is a model of timm; otherwise random ones.
+        backbone: The ConvMLP to put under a config.
 
     Returns:
         The model and the height and width of the image that its cost is usually given for.
@@ -151,6 +165,8 @@ def build_model(name: str, pretrained: bool = False) -> tuple[nn.Module, tuple[i
     Raises:
         UserError: There is no such model, or its weights cannot be had.
     """
+    if backbone and '::' not in name and not name.endswith('.py'):
+        raise UserError(f'--backbone {backbone}: {name} is no config')
     if name in NAMES:
         size, _, part = name.partition('-')
         return ConvMLP({**ARCHS[size], **ABLATIONS.get(part, {})}).eval(), (224, 224)
@@ -172,7 +188,7 @@ def build_model(name: str, pretrained: bool = False) -> tuple[nn.Module, tuple[i
         raise UserError(
             f'{name} is no timm model, none of {", ".join(NAMES[:5])} (or m, l), and {error}'
         ) from None
-    cfg = checked_config(path)
+    cfg = checked_config(path, backbone=backbone)
     return build_from_config(cfg), SHAPES.get(cfg.get('default_scope'), (224, 224))
 
 

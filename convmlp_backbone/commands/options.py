@@ -13,7 +13,10 @@ FOLDER = dict(bash='_shtab_compgen_dirs', zsh='_files -/', tcsh='d')
 CONFIG = dict(FILE, bash='_convmlp_configs')  # a file, or the name of a shipped one
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    'config': dict(help='path of a config, or the name of a shipped one', complete=CONFIG),
+    'config': dict(
+        help='path of a config, the name of a shipped one, or mmdet::NAME of a toolbox',
+        complete=CONFIG,
+    ),
     'checkpoint': dict(help='path, URL or convmlp://NAME', complete=FILE),
     'image': dict(help='a photo', complete=FILE),
     'model': dict(metavar='MODEL', help='s, m, l, a config or one of timm', complete=CONFIG),
@@ -24,6 +27,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
         choices=CHOICES,
         help='mixed precision: bf16, fp16, the '
         'one that suits this machine (--amp alone), or that, if any (auto)',
+    ),
+    '--backbone': dict(
+        metavar='ARCH',
+        help="put ConvMLP under a toolbox's own config: convmlp_s, convmlp_m, convmlp_l, or a JSON "
+        'object; the config is a path or mmdet::NAME, mmseg::NAME, mmpretrain::NAME',
     ),
     '--cfg-options': dict(
         nargs='+',
@@ -82,6 +90,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 JOB = (
     '--work-dir',
     '--data-root',
+    '--backbone',
     '--cfg-options',
     '--launcher',
     '--local_rank',

@@ -110,21 +110,28 @@ def add_arguments(parser: ArgumentParser) -> None:
         help='images that are computed together (default 1)',
     )
     options.add(
-        parser, '--device', '--cfg-options', '--fuse', '--precision', '--trust', '--no-check'
+        parser,
+        '--device',
+        '--backbone',
+        '--cfg-options',
+        '--fuse',
+        '--precision',
+        '--trust',
+        '--no-check',
     )
 
 
 def load(args: Namespace) -> tuple[Predictor, list[Source]]:
     """The predictor that is asked for, and the images' sources."""
     if is_exported(args.config):
-        for name in ('fuse', 'cfg_options', 'device'):
+        for name in ('fuse', 'backbone', 'cfg_options', 'device'):
             if getattr(args, name):
                 raise UserError(f'--{name.replace("_", "-")}: {args.config} is exported, as it is')
         sources = find([args.checkpoint, *args.images], args.recursive)
         return FilePredictor(args.config, precision=args.precision or 'f32'), sources
     if args.precision:
         raise UserError(f'--precision {args.precision}: only for exported files')
-    cfg = checked_config(args.config, args.cfg_options)
+    cfg = checked_config(args.config, args.cfg_options, args.backbone)
     endings: tuple[str, ...] = IMAGES
     if own_loaders(cfg):
         endings += ('.npy', cfg.test_dataloader.dataset.get('img_suffix', '.npy'))

@@ -29,10 +29,11 @@ class ExportedModel(BaseModel):
 
     Args:
         file (str): See :class:`convmlp_backbone.runtime.Runtime`.
-        **options: Further arguments of it.
+        data_preprocessor: The config's, which MMEngine hands on; a file has its own inside.
+        **options: Further arguments of the runtime.
     """
 
-    def __init__(self, file: str, **options: Any):
+    def __init__(self, file: str, data_preprocessor: Any = None, **options: Any):
         super().__init__()
         self.runtime = load(file, **options)
 

@@ -130,8 +130,10 @@ class Segmentor(Exportable):
         )
         mode = model.test_cfg.get('mode', 'whole')
         require(mode == 'whole', 'test_cfg.mode', mode, "'whole'")
+        require(hasattr(model.decode_head, 'out_channels'), 'decode_head', 'a cascade', 'one head')
         require(model.decode_head.out_channels > 1, 'decode_head.out_channels', 1, '2 or more')
-        self.backbone, self.neck, self.head = model.backbone, model.neck, model.decode_head
+        self.backbone, self.head = model.backbone, model.decode_head
+        self.neck = getattr(model, 'neck', None)
         for module in self.head.modules():
             for name, child in module.named_children():
                 if type(child).__name__ == 'Upsample':
@@ -149,7 +151,10 @@ class Segmentor(Exportable):
     def forward(self, images: Tensor, size: Tensor) -> Tensor:
         height, width = self.size(images)
         images = self.prepare(images)
-        scores = self.resize(self.head(self.neck(self.backbone(images))), images.shape[2:])
+        levels = self.backbone(images)
+        if self.neck is not None:
+            levels = self.neck(levels)
+        scores = self.resize(self.head(levels), images.shape[2:])
         scores = self.resize(scores[..., :height, :width], size.tolist())
         return scores.argmax(1).to(torch.uint8 if scores.shape[1] <= 256 else torch.int64)
 
@@ -164,7 +169,12 @@ class Detector(Exportable):
 
     def __init__(self, model: BaseModel, *args: Any):
         super().__init__(model, *args)
-        self.backbone, self.neck = model.backbone, model.neck
+        self.backbone, self.neck = model.backbone, getattr(model, 'neck', None)
+
+    def levels(self, images: Tensor) -> Sequence[Tensor]:
+        """What the heads read."""
+        levels = self.backbone(self.prepare(images))
+        return levels if self.neck is None else self.neck(levels)
 
     def candidates(
         self, head: BaseModule, cfg: ConfigDict, levels: Sequence[Tensor], size: tuple[int, int]
@@ -223,7 +233,7 @@ class SingleStage(Detector):
         require_exportable_head(self.head, self.cfg, 'test_cfg')
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        levels = self.neck(self.backbone(self.prepare(images)))
+        levels = self.levels(images)
         boxes, scores, labels, _, valid = self.candidates(
             self.head, self.cfg, levels, self.size(images)
         )
@@ -244,6 +254,9 @@ class TwoStage(Detector):
         self.rpn, self.roi = model.rpn_head, model.roi_head
         self.cfg = model.test_cfg
         self.outputs = SingleStage.outputs
+        kind = type(self.roi.bbox_head).__name__
+        fits = hasattr(self.roi.bbox_head, 'fc_reg')
+        require(fits, 'roi_head.bbox_head', kind, 'one with a layer fc_reg')
         if self.roi.with_mask:
             self.task, self.outputs = 'instances', (*self.outputs, 'masks')
         require_exportable_head(self.rpn, self.cfg['rpn'], 'test_cfg.rpn')
@@ -251,7 +264,7 @@ class TwoStage(Detector):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         size = self.size(images)
-        levels = self.neck(self.backbone(self.prepare(images)))
+        levels = self.levels(images)
         boxes, scores, _, level, valid = self.candidates(self.rpn, self.cfg['rpn'], levels, size)
         index, none = best_boxes(
             boxes, scores, level, valid, self.cfg['rpn']['nms'], self.cfg['rpn']['max_per_img']
@@ -330,13 +343,13 @@ def exportable(model: nn.Module, preprocessor: dict, normalised: bool = False) -
     kind: type[Exportable] | None
     if 'decode_head' in heads:
         kind = Segmentor
-    elif list(heads) == ['head']:
+    elif list(heads) == ['head'] and hasattr(model, 'predict'):
         kind = Classifier
     else:
         kind = kinds.get(tuple(heads.values()))
     if kind is None:
         raise UserError(
-            f'{type(model).__name__} with {", ".join(heads.values())} cannot be '
+            f'{type(model).__name__} with {", ".join(heads.values()) or "its head"} cannot be '
             "exported; what can: RetinaNet, Faster and Mask R-CNN, MMSegmentation's "
             'EncoderDecoder, classifiers, and the backbone alone'
         )

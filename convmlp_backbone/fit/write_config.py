@@ -38,7 +38,10 @@ def write_data(found: Found, folder: Path) -> None:
                         dict(a, id=number, category_id=a['category_id'] + 1)
                         for number, a in enumerate(objects, 1)
                     ],
-                    categories=[dict(id=i, name=name) for i, name in enumerate(found.names, 1)],
+                    categories=[
+                        dict(id=i, name=name, supercategory='none')
+                        for i, name in enumerate(found.names, 1)
+                    ],
                 )
             )
         elif found.task == 'semantic':

@@ -112,6 +112,7 @@ class AtomicCheckpointHook(CheckpointHook):
         super().__init__(*args, backend_args=backend_args, **kwargs)
         self.grace = grace
         self.terminated = False
+        self.alive = self.asked = 0.0  # when the last iteration ended, when SIGTERM came
         # How many iterations the last checkpoint has seen, and its path.
         self.saved: tuple[int | None, str] = None, ''
         self.written: set[str] = set()
@@ -154,12 +155,12 @@ class AtomicCheckpointHook(CheckpointHook):
             _forget_handler()
             os.kill(os.getpid(), signal.SIGTERM)
         elif self.terminated:
-            if time.monotonic() - self.first >= min(1, self.grace):
+            if time.monotonic() - self.asked >= min(1, self.grace):
                 self._end_workers()
                 raise SystemExit(128 + signal.SIGTERM)
         else:
             self.terminated, self.alive = True, time.monotonic()
-            self.first = self.alive
+            self.asked = self.alive
             threading.Thread(target=self._watch, args=[self.ended], daemon=True).start()
             if is_main_process():
                 print(

@@ -63,7 +63,9 @@ def write_split(root, split, pieces, name='coin', min_area=MIN_AREA):
     """Write images, semantic maps and the annotation file of (photo, labels) pieces."""
     for folder in (root / split, root / 'masks' / split, root / 'annotations'):
         folder.mkdir(parents=True, exist_ok=True)
-    coco = dict(images=[], annotations=[], categories=[dict(id=1, name=name)])
+    # MMDetection's analysis of errors asks for the supercategory.
+    category = dict(id=1, name=name, supercategory='none')
+    coco = dict(images=[], annotations=[], categories=[category])
     for image_id, (photo, labels) in enumerate(pieces):
         file_name = f'{image_id:02d}.png'
         coco['images'].append(
