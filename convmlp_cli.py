@@ -8,27 +8,30 @@ import ast
 import json
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 
-def commands():
+def commands() -> dict[str, str]:
     """``{name: docstring}`` of the commands, the modules with a ``run``, none of them imported."""
-    (package,) = find_spec('convmlp_backbone').submodule_search_locations
+    spec = find_spec('convmlp_backbone')
+    assert spec and spec.submodule_search_locations  # it lies beside this file
+    (package,) = spec.submodule_search_locations
     modules = {
         path.stem: ast.parse(path.read_text())
         for path in sorted(Path(package, 'commands').glob('*.py'))
     }
     return {
-        name: ast.get_docstring(module)
+        name: ast.get_docstring(module) or ''
         for name, module in modules.items()
         if any(getattr(part, 'name', None) == 'run' for part in module.body)
     }
 
 
-def make_parser(wanted=None):
+def make_parser(wanted: str | None = None) -> argparse.ArgumentParser:
     """The parser of the whole program, with the arguments of the command ``wanted``, or of all."""
     parser = argparse.ArgumentParser(
         prog='convmlp',
@@ -55,7 +58,7 @@ def make_parser(wanted=None):
     return parser
 
 
-def print_completion(shell):
+def print_completion(shell: str) -> None:
     """Print the completion of a shell; the commands are imported for it."""
     from convmlp_backbone.errors import UserError
 
@@ -72,7 +75,7 @@ def print_completion(shell):
         shtab.complete(
             make_parser(),
             shell,
-            preamble=dict(
+            preamble=dict(  # type: ignore[arg-type]  # a str, says shtab, which takes dicts too
                 bash=f"""
 _convmlp_configs() {{ compgen -W '{names}' -- "$1"; compgen -f -- "$1"; }}"""
             ),
@@ -80,18 +83,18 @@ _convmlp_configs() {{ compgen -W '{names}' -- "$1"; compgen -f -- "$1"; }}"""
     )
 
 
-def main(argv=None):
+def main(argv: Sequence[str | Path] | None = None) -> None:
     """Run the command that ``argv``, by default the command line, names."""
-    argv = list(map(str, sys.argv[1:] if argv is None else argv))
-    name = next(iter(argv), '')
-    if name == '--print-completion' and len(argv) > 1:
+    words = list(map(str, sys.argv[1:] if argv is None else argv))
+    name = next(iter(words), '')
+    if name == '--print-completion' and len(words) > 1:
         from convmlp_backbone.errors import one_line_errors
 
         with one_line_errors():
-            return print_completion(argv[1])
+            return print_completion(words[1])
     if not name.startswith('-'):
-        argv[:1] = name.replace('-', '_').split()  # none if there was none
-    args = make_parser(''.join(argv[:1])).parse_args(argv)
+        words[:1] = name.replace('-', '_').split()  # none if there was none
+    args = make_parser(''.join(words[:1])).parse_args(words)
     from convmlp_backbone.errors import one_line_errors
 
     # With --json, what else is printed, such as a log, goes where it is in nobody's way.

@@ -2,6 +2,7 @@
 
 import copy
 from functools import partial
+from typing import Self
 
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
@@ -88,7 +89,7 @@ class ConvMLP(Network, BaseModule):
         recompute.apply(self, with_cp)
         self._freeze()
 
-    def init_weights(self):
+    def init_weights(self) -> None:
         """Load the checkpoint of ``init_cfg``, if it names one, and raise where it does not fit.
 
         Else the values of the constructor stay, if there are any: the meta device holds none.
@@ -140,7 +141,7 @@ class ConvMLP(Network, BaseModule):
             self.fused = True
         return self
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> Self:
         if mode and self.fused:
             raise RuntimeError('a fused ConvMLP cannot be trained: build it anew')
         super().train(mode)

@@ -6,15 +6,17 @@ compiler only (``torch.ops.mkldnn``), so every call here has a plain twin for a 
 """
 
 import itertools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .errors import UserError
-from .network import ConvStage
+from .network import ConvStage, Network
 from .tracing import computed_now
 
 _ops = torch.ops.mkldnn
@@ -29,7 +31,7 @@ ONEDNN = torch.backends.mkldnn.is_available() and all(
 )
 
 
-def onednn_takes(x):
+def onednn_takes(x: Tensor) -> bool:
     """Whether the fused kernels can compute on ``x``, and nobody needs to see single steps."""
     return (
         ONEDNN
@@ -45,9 +47,12 @@ def onednn_takes(x):
 class PackedWeight:
     """Keeps a layer's weight in the layout that oneDNN computes in, until the weight changes."""
 
+    if TYPE_CHECKING:  # else TorchScript would read it, and not those of the layers
+        weight: Tensor
+        _packed: tuple[Any, Any]
     _packed = (None, None)
 
-    def packed(self, reorder, *args):
+    def packed(self, reorder: Callable[..., Tensor], *args: Any) -> Tensor:
         weight = self.weight.detach()
         version = None if weight.is_inference() else self.weight._version
         key = (weight.data_ptr(), version)
@@ -67,7 +72,7 @@ class FusedConv2d(PackedWeight, nn.Conv2d):
 
     relu = False
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         if not torch.jit.is_scripting() and onednn_takes(x):
             # For images like the first one; without a size oneDNN may guess a layout that it would
             # have to change in every call.
@@ -102,7 +107,7 @@ class FusedLinear(PackedWeight, nn.Linear):
 
     gelu = False
 
-    def forward(self, x, residual=None):
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         if not torch.jit.is_scripting() and onednn_takes(x):
             weight = self.packed(_ops._reorder_linear_weight, None)
             if residual is not None:
@@ -119,7 +124,7 @@ class FusedLinear(PackedWeight, nn.Linear):
 class FusedConvStage(ConvStage):
     """A conv stage that adds in place where nobody needs the summands."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         for block in self.conv_blocks:
             x = x + block(x) if torch.is_grad_enabled() else block(x).add_(x)
         return self.downsample(x)
@@ -128,7 +133,11 @@ class FusedConvStage(ConvStage):
 class FusedConvMLPBlock(nn.Module):
     """A :class:`ConvMLPBlock` for inference, on (N, H, W, dim)."""
 
-    def __init__(self, block):
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...  # the block's parts
+
+    def __init__(self, block: nn.Module):
         super().__init__()
         for name, module in block.named_children():
             if name != 'drop_path':
@@ -137,7 +146,7 @@ class FusedConvMLPBlock(nn.Module):
             become(mlp.fc1, FusedLinear, gelu=True)
             become(mlp.fc2, FusedLinear)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         size = x.shape[1:3]
         # In three dimensions a runtime to which this is exported cannot take the tensor for an
         # image, and turn it into another layout and back for every layer.
@@ -149,24 +158,27 @@ class FusedConvMLPBlock(nn.Module):
         return x.unflatten(1, size)
 
 
-def become(layer, cls, **attributes):
+def become(layer: nn.Module, cls: type[nn.Module], **attributes: Any) -> None:
     """Turn ``layer`` into its subclass ``cls``, with the same parameters."""
     layer.__class__ = cls
     layer.__dict__.update(attributes)
 
 
-def fold_norm(norm, mlp):
+def fold_norm(norm: nn.LayerNorm, mlp: Any) -> None:
     """Fold the norm's scale and shift into the linear layer behind it."""
     with torch.no_grad():
         mlp.fc1.bias.add_(mlp.fc1.weight @ norm.bias)
         mlp.fc1.weight.mul_(norm.weight)
-    norm.elementwise_affine, norm.weight, norm.bias = False, None, None
+    norm.elementwise_affine = False
+    for name in ('weight', 'bias'):
+        norm.register_parameter(name, None)
 
 
-def fold_batch_norms(sequence):
+def fold_batch_norms(sequence: nn.Sequential) -> None:
     """Fold batch norms into the convolutions before them."""
-    for i, (conv, norm) in enumerate(zip(sequence, sequence[1:], strict=False)):
+    for i, (conv, norm) in enumerate(itertools.pairwise(list(sequence))):
         if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm):
+            assert norm.running_mean is not None and norm.running_var is not None
             conv.weight, conv.bias = fuse_conv_bn_weights(
                 conv.weight,
                 conv.bias,
@@ -179,9 +191,10 @@ def fold_batch_norms(sequence):
             sequence[i + 1] = nn.Identity()
 
 
-def fuse_relus(sequence):
+def fuse_relus(sequence: nn.Sequential) -> None:
     """Let convolutions do the ReLU behind them as well."""
-    for i, (conv, norm, relu) in enumerate(zip(sequence, sequence[1:], sequence[2:], strict=False)):
+    layers = list(sequence)
+    for i, (conv, norm, relu) in enumerate(zip(layers, layers[1:], layers[2:], strict=False)):
         if (
             isinstance(conv, nn.Conv2d)
             and isinstance(norm, nn.Identity)
@@ -191,7 +204,7 @@ def fuse_relus(sequence):
             sequence[i + 2] = nn.Identity()
 
 
-def fuse(model, portable=False):
+def fuse(model: Network, portable: bool = False) -> None:
     """Fold, and unless ``portable`` replace, in place, whatever the backbone ``model`` has."""
     sequences = [
         module
@@ -201,7 +214,7 @@ def fuse(model, portable=False):
     ]
     for sequence in sequences:
         fold_batch_norms(sequence)
-    stages = [stage.blocks for stage in model.stages if hasattr(stage, 'blocks')]
+    stages: list[Any] = [stage.blocks for stage in model.stages if hasattr(stage, 'blocks')]
     for block in itertools.chain(*stages):
         fold_norm(block.norm1, block.channel_mlp1)
         fold_norm(block.norm2, block.channel_mlp2)
@@ -233,7 +246,7 @@ def fuse_model(model: nn.Module) -> nn.Module:
     Raises:
         UserError: There is nothing to fuse in it.
     """
-    backbones = [module for module in model.modules() if callable(getattr(module, 'fuse', None))]
+    backbones: list[Any] = [m for m in model.modules() if callable(getattr(m, 'fuse', None))]
     if not backbones:
         raise UserError(f'the {type(model).__name__} has no ConvMLP to fuse')
     for backbone in backbones:
@@ -244,5 +257,5 @@ def fuse_model(model: nn.Module) -> nn.Module:
         and not getattr(module, 'use_torchvision', False)
         for module in model.modules()
     ):
-        model.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model

@@ -146,20 +146,22 @@ def video(path: Path) -> Iterator[np.ndarray]:
     try:
         import cv2
     except ImportError:
-        cv2 = None
-    if cv2 is not None:
-        reader = cv2.VideoCapture(str(path))
-        number = 0
-        while True:
-            there, frame = reader.read()
-            if not there:
-                break
-            number += 1
-            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-        reader.release()
-        if not number:
-            raise ValueError('is no video that OpenCV can read')
+        yield from video_by_pyav(path)
         return
+    reader = cv2.VideoCapture(str(path))
+    number = 0
+    while True:
+        there, frame = reader.read()
+        if not there:
+            break
+        number += 1
+        yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+    reader.release()
+    if not number:
+        raise ValueError('is no video that OpenCV can read')
+
+
+def video_by_pyav(path: Path) -> Iterator[np.ndarray]:
     try:
         import av
     except ImportError:

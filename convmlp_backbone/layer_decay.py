@@ -1,16 +1,18 @@
 """Layer-wise learning-rate decay for any model of the mm toolboxes that has a ConvMLP in it."""
 
 import re
+from typing import Any
 
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from torch import nn
 
 from .convmlp import ConvMLP
 
 LAYER = re.compile(r'tokenizer|conv_stages\.conv_blocks\.\d+|stages\.\d+\.blocks\.\d+')
 
 
-def backbone_layers(backbone):
+def backbone_layers(backbone: ConvMLP) -> dict[str, int]:
     """Number the layers of a ConvMLP from the image on: the tokenizer is 0, every block another.
 
     Args:
@@ -19,7 +21,8 @@ def backbone_layers(backbone):
     Returns:
         dict[str, int]: The layer of every parameter; a downsampling belongs to the block before.
     """
-    layers, seen = {}, []
+    layers: dict[str, int] = {}
+    seen: list[str] = []
     for name, _ in backbone.named_parameters():  # in the order in which an image passes them
         match = LAYER.match(name)
         if match and match.group() not in seen:
@@ -45,13 +48,15 @@ class ConvMLPLayerDecay(DefaultOptimWrapperConstructor):
         ValueError: If ``layer_decay_rate`` is not in (0, 1] or the model has no ConvMLP.
     """
 
-    def __init__(self, optim_wrapper_cfg, paramwise_cfg=None):
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
         super().__init__(optim_wrapper_cfg, paramwise_cfg)
         self.rate = self.paramwise_cfg.get('layer_decay_rate')
         if not isinstance(self.rate, (int, float)) or not 0 < self.rate <= 1:
             raise ValueError(f'paramwise_cfg needs layer_decay_rate in (0, 1], got {self.rate!r}')
 
-    def add_params(self, params, module, prefix='', **kwargs):
+    def add_params(
+        self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs: Any
+    ) -> None:
         super().add_params(params, module, prefix=prefix, **kwargs)
         if prefix:  # a part of the model; its groups are scaled once all parts have theirs
             return

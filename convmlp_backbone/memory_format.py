@@ -1,5 +1,7 @@
 """Channels last, (N, H, W, C) in memory: when a backbone computes so, and how levels leave it."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -30,15 +32,15 @@ def enter(images: Tensor, channels_last: bool | None = None) -> Tensor:
 
 class Contiguous(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, level):
+    def forward(ctx: Any, level: Tensor) -> Tensor:
         return level.contiguous()
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient.contiguous(memory_format=torch.channels_last)
 
 
-def leave(level):
+def leave(level: Tensor) -> Tensor:
     """A level as it is given out: contiguous, with a gradient that is channels last if it was.
 
     MMCV's RoIAlign reads any tensor as if it lay in memory as (N, C, H, W). A gradient that does

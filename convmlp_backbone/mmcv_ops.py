@@ -8,8 +8,13 @@ imported, and raises when called.
 """
 
 import sys
+from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import NoReturn
+
+from torch import Tensor
 
 from .errors import UserError
 
@@ -17,10 +22,12 @@ from .errors import UserError
 class Operators(MetaPathFinder, Loader):
     """Finds and fills the module ``mmcv._ext``."""
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         return ModuleSpec(name, self, origin='torchvision') if name == 'mmcv._ext' else None
 
-    def exec_module(self, module):
+    def exec_module(self, module: ModuleType) -> None:
         def no_compiler():
             return "none, the operators are torchvision's"
 
@@ -40,7 +47,7 @@ def offer() -> None:
         sys.meta_path.append(Operators())
 
 
-def missing(name):
+def missing(name: str) -> Callable[..., NoReturn]:
     """A function that tells how to get the operator ``name``."""
     if name.startswith('__'):  # what Python itself asks a module for
         raise AttributeError(name)
@@ -55,7 +62,7 @@ def missing(name):
     return operator
 
 
-def nms(bboxes, scores, iou_threshold, offset):
+def nms(bboxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
     """Indices (K,) of the boxes (N, 4) that stay, best first."""
     from torchvision.ops import nms
 
@@ -63,18 +70,18 @@ def nms(bboxes, scores, iou_threshold, offset):
 
 
 def roi_align_forward(
-    input,
-    rois,
-    output,
-    argmax_y,
-    argmax_x,
-    aligned_height,
-    aligned_width,
-    spatial_scale,
-    sampling_ratio,
-    pool_mode,
-    aligned,
-):
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
     """Write the pooled regions to ``output`` (K, C, aligned_height, aligned_width)."""
     from torchvision.ops import roi_align
 
@@ -88,18 +95,18 @@ def roi_align_forward(
 
 
 def roi_align_backward(
-    grad_output,
-    rois,
-    argmax_y,
-    argmax_x,
-    grad_input,
-    aligned_height,
-    aligned_width,
-    spatial_scale,
-    sampling_ratio,
-    pool_mode,
-    aligned,
-):
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    grad_input: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
     """Write the gradient of the features to ``grad_input`` (N, C, H, W)."""
     import torch
     import torchvision  # noqa: F401  registers the operator

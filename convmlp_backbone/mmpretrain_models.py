@@ -1,8 +1,11 @@
 """ConvMLP classifiers in MMPretrain; importing this module needs MMPretrain."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from mmengine.registry import MODELS
 from mmpretrain.models import ImageClassifier, LinearClsHead
-from torch import nn
+from torch import Tensor, nn
 
 from . import torchvision_dataset  # noqa: F401  registers it
 from .checkpoints import load, rename_published, unwrap
@@ -20,15 +23,15 @@ class ConvMLPClsHead(LinearClsHead):
 
     def __init__(
         self,
-        num_classes,
-        in_channels,
-        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02),
-        **kwargs,
+        num_classes: int,
+        in_channels: int,
+        init_cfg: dict = dict(type='TruncNormal', layer='Linear', std=0.02),
+        **kwargs: Any,
     ):
         super().__init__(num_classes, in_channels, init_cfg=init_cfg, **kwargs)
         self.norm = nn.LayerNorm(in_channels)
 
-    def pre_logits(self, feats):
+    def pre_logits(self, feats: Sequence[Tensor]) -> Tensor:
         """The levels, of which the last is (N, in_channels, H, W), to (N, in_channels)."""
         return self.norm(feats[-1].permute(0, 2, 3, 1)).mean(dim=(1, 2))
 
@@ -41,7 +44,7 @@ class ConvMLPClassifier(ImageClassifier):
     fine-tuning; the Linear, whose number of classes may be another, does not.
     """
 
-    def init_weights(self):
+    def init_weights(self) -> None:
         super().init_weights()
         init_cfg = self.backbone.init_cfg or {}
         if init_cfg.get('type') == 'Pretrained':

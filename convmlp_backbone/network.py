@@ -14,8 +14,12 @@ from torch.nn import functional as F
 
 from .archs import resolve_arch
 
+Norm = Callable[[int], nn.Module]  # makes one for a number of channels
 
-def conv_norm_relu(in_channels, channels, kernel_size, norm, stride=1):
+
+def conv_norm_relu(
+    in_channels: int, channels: int, kernel_size: int, norm: Norm, stride: int = 1
+) -> tuple[nn.Module, ...]:
     conv = nn.Conv2d(in_channels, channels, kernel_size, stride, kernel_size // 2, bias=False)
     return conv, norm(channels), nn.ReLU(inplace=True)
 
@@ -23,18 +27,18 @@ def conv_norm_relu(in_channels, channels, kernel_size, norm, stride=1):
 class PatchMerging(nn.Module):
     """Half the size without a convolution, as in Swin (https://arxiv.org/abs/2103.14030)."""
 
-    def __init__(self, in_channels, out_channels):
+    def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
         self.norm = nn.LayerNorm(4 * in_channels)
         self.reduction = nn.Linear(4 * in_channels, out_channels, bias=False)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
         x = self.norm(F.pixel_unshuffle(x, 2).permute(0, 2, 3, 1))
         return self.reduction(x).permute(0, 3, 1, 2)
 
 
-def downsample(in_channels, out_channels, conv):
+def downsample(in_channels: int, out_channels: int, conv: bool) -> nn.Module:
     if conv:
         return nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
     return PatchMerging(in_channels, out_channels)
@@ -43,7 +47,7 @@ def downsample(in_channels, out_channels, conv):
 class Tokenizer(nn.Module):
     """Image (N, in_channels, H, W) to F1 (N, channels, ceil(H / 4), ceil(W / 4))."""
 
-    def __init__(self, in_channels, channels, norm):
+    def __init__(self, in_channels: int, channels: int, norm: Norm):
         super().__init__()
         self.block = nn.Sequential(
             *conv_norm_relu(in_channels, channels // 2, 3, norm, stride=2),
@@ -52,14 +56,16 @@ class Tokenizer(nn.Module):
             nn.MaxPool2d(3, 2, padding=1),
         )
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.block(x)
 
 
 class ConvStage(nn.Module):
     """Residual bottleneck blocks of convolutions, F1 to F2 (half the size); paper, section 3.3."""
 
-    def __init__(self, channels, out_channels, num_blocks, norm, conv_downsample):
+    def __init__(
+        self, channels: int, out_channels: int, num_blocks: int, norm: Norm, conv_downsample: bool
+    ):
         super().__init__()
         self.conv_blocks = nn.ModuleList(
             nn.Sequential(
@@ -71,7 +77,7 @@ class ConvStage(nn.Module):
         )
         self.downsample = downsample(channels, out_channels, conv_downsample)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         for block in self.conv_blocks:
             x = x + block(x)
         return self.downsample(x)
@@ -80,21 +86,21 @@ class ConvStage(nn.Module):
 class DropPath(nn.Module):
     """In training, zeroes whole samples with probability ``p`` (https://arxiv.org/abs/1603.09382)."""
 
-    def __init__(self, p):
+    def __init__(self, p: float):
         super().__init__()
         self.p = p
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         if self.p == 0 or not self.training:
             return x
         keep = x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(1 - self.p)
         return x * keep.div_(1 - self.p)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f'p={self.p:.3f}'
 
 
-def mlp(dim, hidden):
+def mlp(dim: int, hidden: int) -> nn.Sequential:
     """Two linear layers over the channels, the last dimension."""
     return nn.Sequential(
         OrderedDict(fc1=nn.Linear(dim, hidden), act=nn.GELU(), fc2=nn.Linear(hidden, dim))
@@ -104,7 +110,7 @@ def mlp(dim, hidden):
 class ConvMLPBlock(nn.Module):
     """MLP, depthwise convolution (no residual), MLP on (N, H, W, dim); paper, section 3.4."""
 
-    def __init__(self, dim, mlp_ratio, depthwise, drop_path):
+    def __init__(self, dim: int, mlp_ratio: float, depthwise: bool, drop_path: float):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
         self.channel_mlp1 = mlp(dim, int(dim * mlp_ratio))
@@ -117,7 +123,7 @@ class ConvMLPBlock(nn.Module):
         self.channel_mlp2 = mlp(dim, int(dim * mlp_ratio))
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.channel_mlp1(self.norm1(x)))
         x = self.connect(self.connect_norm(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return x + self.drop_path(self.channel_mlp2(self.norm2(x)))
@@ -126,7 +132,16 @@ class ConvMLPBlock(nn.Module):
 class ConvMLPStage(nn.Module):
     """Conv-MLP blocks, channels last inside, then half the size unless ``out_dim`` is None."""
 
-    def __init__(self, dim, out_dim, num_blocks, mlp_ratio, depthwise, conv_downsample, drop_path):
+    def __init__(
+        self,
+        dim: int,
+        out_dim: int | None,
+        num_blocks: int,
+        mlp_ratio: float,
+        depthwise: bool,
+        conv_downsample: bool,
+        drop_path: float,
+    ):
         super().__init__()
         # The drop path rises from 0 to its rate within every stage, as in the authors' code.
         rates = torch.linspace(0, drop_path, num_blocks, device='cpu').tolist()
@@ -135,7 +150,7 @@ class ConvMLPStage(nn.Module):
         if out_dim:
             self.downsample_mlp.downsample = downsample(dim, out_dim, conv_downsample)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = self.blocks(x.permute(0, 2, 3, 1).contiguous())
         return self.downsample_mlp(x.permute(0, 3, 1, 2))
 
@@ -170,7 +185,7 @@ class Network(nn.Module):
         arch: str | dict = 's',
         in_channels: int = 3,
         drop_path_rate: float = 0.0,
-        norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+        norm: Norm = nn.BatchNorm2d,
         last: int = 3,
     ):
         super().__init__()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from mmcv.transforms import Compose
 from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.structures import BaseDataElement
 
 from .checkpoints import load_model
 from .checks.contract import numbering, require_names
@@ -135,7 +136,7 @@ class CheckpointPredictor(Predictor):
             ]
         )
 
-    def read(self, source):
+    def read(self, source: Any) -> np.ndarray:
         """As :meth:`Predictor.read`; what the config's own steps load, in their own order of
         channels and of their own type."""
         if not self.own_files:
@@ -147,10 +148,10 @@ class CheckpointPredictor(Predictor):
             raise UserError(f'has {image.shape[2]} channels, the network takes {self.channels}')
         return image
 
-    def shown(self, image):
+    def shown(self, image: np.ndarray) -> np.ndarray:
         return super().shown(image[..., swapped(self.channels)] if self.own_files else image)
 
-    def __call__(self, images):
+    def __call__(self, images: Sequence[np.ndarray]) -> list[BaseDataElement]:
         packed = []
         for image in images:
             shape = image.shape[:2]
@@ -184,7 +185,7 @@ class CheckpointPredictor(Predictor):
 class FilePredictor(Predictor):
     """An exported file, in its runtime."""
 
-    def __init__(self, file, **options):
+    def __init__(self, file: str | Path, **options: Any):
         self.runtime = load(file, **options)
         facts = self.runtime.facts
         if facts['task'] not in SCOPES:
@@ -199,10 +200,10 @@ class FilePredictor(Predictor):
             dict(meta, palette=full_palette(meta.get('palette'), len(meta['classes']))),
         )
 
-    def read(self, source):
+    def read(self, source: Any) -> np.ndarray:
         return read_image(source, self.channels)
 
-    def __call__(self, images):
+    def __call__(self, images: Sequence[np.ndarray]) -> list[BaseDataElement]:
         return [
             as_sample(
                 result,

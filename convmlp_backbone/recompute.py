@@ -3,11 +3,12 @@
 Every ``nn.Sequential`` of a network follows one rule, see :class:`Recomputed`.
 """
 
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -21,7 +22,7 @@ class StatisticsKept:
     It can be entered again and again: every backward pass through a graph computes anew.
     """
 
-    def __init__(self, layers):
+    def __init__(self, layers: Iterable[nn.Module]):
         self.norms = [m for layer in layers for m in layer.modules() if isinstance(m, _BatchNorm)]
 
     def __enter__(self):
@@ -34,7 +35,7 @@ class StatisticsKept:
             norm.momentum, norm.num_batches_tracked = momentum, count
 
 
-def through(layers, x, again=False):
+def through(layers: Iterable[nn.Module], x: Tensor, again: bool = False) -> Tensor:
     """``x`` through the layers; ``again``: what is inside is computed again, not kept."""
 
     def forward(x):
@@ -53,7 +54,7 @@ def through(layers, x, again=False):
     return checkpoint(forward, x, use_reentrant=False, **once)
 
 
-def cut(layers, behind):
+def cut(layers: Iterable[nn.Module], behind: Callable[[nn.Module], bool]) -> list[list[nn.Module]]:
     """The layers in parts, each of which ends behind a layer for which ``behind`` holds."""
     parts: list[list[nn.Module]] = [[]]
     for layer in layers:
@@ -63,7 +64,7 @@ def cut(layers, behind):
     return [part for part in parts if part]
 
 
-def observed(layers):
+def observed(layers: Iterable[nn.Module]) -> bool:
     """Whether a hook would see that a layer is called twice."""
     return bool(nn_module._global_forward_hooks or nn_module._global_forward_pre_hooks) or any(
         layer._forward_hooks or layer._forward_pre_hooks for layer in layers
@@ -81,14 +82,14 @@ class Recomputed(nn.Sequential):
     with_cp = False
     large = 2**22
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         if not torch.jit.is_scripting():
             return self.follow_rule(x)
         for layer in self:
             x = layer(x)
         return x
 
-    def follow_rule(self, x):
+    def follow_rule(self, x: Tensor) -> Tensor:
         layers = list(self)
         if not torch.is_grad_enabled() or transformed(x) or torch.jit.is_tracing():
             return through(layers, x)

@@ -13,15 +13,19 @@ import mmap
 import re
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
 FORMAT = 1  # of the facts in a file, counted up where an older runtime would misread them
 DOMAINS = ('', 'ai.onnx', 'ai.onnx.ml', 'com.microsoft')  # of operators that a runtime brings along
+
+
+ImageSource = str | Path | IO[bytes] | Image.Image | np.ndarray
+Run = Callable[[list[np.ndarray]], list[np.ndarray]]
 
 
 class ExportedFileError(ValueError):
@@ -54,13 +58,17 @@ class Runtime:
     """
 
     def __init__(
-        self, file, backend: str | None = None, threads: int | None = None, precision: str = 'f32'
+        self,
+        file: str | Path,
+        backend: str | None = None,
+        threads: int | None = None,
+        precision: str = 'f32',
     ):
         self.file = Path(file)
         self.facts = read_facts(self.file)
         self._run = load(self.file, backend, threads, precision)
 
-    def __call__(self, image):
+    def __call__(self, image: ImageSource) -> Any:
         """Predict on one image.
 
         Args:
@@ -125,7 +133,7 @@ class Runtime:
             inputs.append(np.array(size or given, np.int64))
         return dict(zip(self.facts['outputs'], self._run(inputs), strict=True))
 
-    def result(self, outputs: dict, given: tuple[int, int], size: tuple[int, int]):
+    def result(self, outputs: dict, given: tuple[int, int], size: tuple[int, int]) -> Any:
         """What ``__call__`` returns, from one image's outputs.
 
         Args:
@@ -137,7 +145,7 @@ class Runtime:
             only = list(outputs.values())
             return only[0] if len(only) == 1 else tuple(only)
         n = int(outputs['counts'])
-        scale = np.float32([1 / (given[1] / size[1]), 1 / (given[0] / size[0])] * 2)
+        scale = np.array([1 / (given[1] / size[1]), 1 / (given[0] / size[0])] * 2, np.float32)
         boxes = outputs['boxes'][:n] * scale
         masks = None
         if 'masks' in outputs:
@@ -160,7 +168,7 @@ def paste(mask: np.ndarray, box: np.ndarray, canvas: np.ndarray, threshold: floa
     canvas[low[1] : high[1], low[0] : high[0]] = rows @ mask @ columns.T >= threshold
 
 
-def stretch(low, high, start, end, cells) -> np.ndarray:
+def stretch(low: int, high: int, start: float, end: float, cells: int) -> np.ndarray:
     """Weights (high - low, cells) that interpolate at pixels low...high between the cells of a
     mask from ``start`` to ``end``, and to zero outside."""
     pixels = np.arange(low, high, dtype=np.float32) + np.float32(0.5)
@@ -174,7 +182,7 @@ def stretch(low, high, start, end, cells) -> np.ndarray:
 # Images
 
 
-def read_image(source, channels: int = 3) -> np.ndarray:
+def read_image(source: ImageSource, channels: int = 3) -> np.ndarray:
     """RGB (height, width, 3), uint8, turned as its EXIF data say; of one channel grey values, of
     four RGBA."""
     if isinstance(source, np.ndarray):
@@ -360,6 +368,8 @@ def messages(data: memoryview, kind: str) -> Iterator[tuple[str, list]]:
     for number, value in own:
         inner = MESSAGES.get(kind, {}).get(number)
         if inner:
+            if isinstance(value, int):
+                raise ValueError(f'a number in place of a {inner}')
             yield from messages(value, inner)
 
 
@@ -407,10 +417,10 @@ def openvino_facts(file: Path) -> dict:
     if not file.with_suffix('.bin').is_file():
         raise ExportedFileError(f'{file} needs {file.with_suffix(".bin").name} beside it')
     facts = root.find('rt_info/convmlp')
-    return {} if facts is None else {fact.tag: json.loads(fact.get('value')) for fact in facts}
+    return {} if facts is None else {fact.tag: json.loads(fact.get('value', '')) for fact in facts}
 
 
-def load(file: Path, backend: str | None, threads: int | None, precision: str):
+def load(file: Path, backend: str | None, threads: int | None, precision: str) -> Run:
     """A function from the list of inputs to the list of outputs."""
     backends = dict(onnxruntime=load_onnxruntime, openvino=load_openvino)
     if file.suffix == '.xml' or precision != 'f32':
@@ -431,7 +441,7 @@ def load(file: Path, backend: str | None, threads: int | None, precision: str):
     raise ExportedFileError(f'{file} needs {" or ".join(packages)}: pip install {packages[0]}')
 
 
-def load_onnxruntime(file, threads, precision):
+def load_onnxruntime(file: Path, threads: int | None, precision: str) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -442,10 +452,10 @@ def load_onnxruntime(file, threads, precision):
     return lambda inputs: session.run(None, dict(zip(names, inputs, strict=True)))
 
 
-def load_openvino(file, threads, precision):
+def load_openvino(file: Path, threads: int | None, precision: str) -> Run:
     import openvino
 
-    options = {'INFERENCE_PRECISION_HINT': precision}
+    options: dict[str, Any] = {'INFERENCE_PRECISION_HINT': precision}
     if threads:
         options['INFERENCE_NUM_THREADS'] = threads
     core = openvino.Core()

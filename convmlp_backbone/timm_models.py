@@ -4,8 +4,9 @@ The backbone's own modules with the published classifier: LayerNorm over the cha
 location, mean over the locations, Linear. Parameter names are the published ones.
 """
 
+from collections.abc import Iterable
 from contextlib import nullcontext
-from typing import List, Optional, Tuple, Union  # noqa: UP035  TorchScript reads these
+from typing import Any, List, Optional, Tuple, Union  # noqa: UP035  TorchScript reads these
 
 import torch
 from timm import models
@@ -23,7 +24,8 @@ def dilate(network: Network, output_stride: int) -> None:
     if output_stride not in (8, 16, 32):
         raise ValueError(f'output_stride={output_stride!r}: expected 8, 16 or 32')
     dilation = 1
-    for stage, stride in zip(network.stages, (16, 32, 32), strict=True):
+    stages: Iterable[Any] = network.stages
+    for stage, stride in zip(stages, (16, 32, 32), strict=True):
         convs = [*(block.connect for block in stage.blocks), *stage.downsample_mlp]
         if output_stride < 32 and not all(isinstance(conv, nn.Conv2d) for conv in convs):
             raise ValueError(
@@ -55,19 +57,19 @@ class TimmConvMLP(Network):
 
     def __init__(
         self,
-        arch='s',
-        num_classes=1000,
-        in_chans=3,
-        global_pool='avg',
-        output_stride=32,
-        drop_rate=0.0,
-        drop_path_rate=0.1,
-        device=None,
-        dtype=None,
+        arch: str | dict = 's',
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = 'avg',
+        output_stride: int = 32,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):
         with nullcontext() if device is None else torch.device(device):
             super().__init__(arch, in_chans, drop_path_rate)
-            self.norm = LayerNorm2d(self.channels[-1], eps=1e-5)
+            self.norm: nn.Module = LayerNorm2d(self.channels[-1], eps=1e-5)
         dilate(self, output_stride)
         self.in_chans = in_chans
         self.num_features = self.channels[-1]
@@ -82,20 +84,20 @@ class TimmConvMLP(Network):
         self.to(dtype=dtype)
         self.reset_classifier(num_classes, global_pool)
 
-    def forward_features(self, x):
+    def forward_features(self, x: Tensor) -> Tensor:
         """Images to the last level, normalised: (N, num_features, ceil(H / 32), ceil(W / 32))."""
         return self.norm(self.levels(x, self.last)[-1])
 
-    def forward_head(self, x, pre_logits: bool = False):
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         x = self.head_drop(self.global_pool(x))
         return x if pre_logits else self.head(x)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return self.forward_head(self.forward_features(x))
 
     def forward_intermediates(
         self,
-        x,
+        x: Tensor,
         indices: Optional[Union[int, List[int]]] = None,  # noqa: UP006, UP007, UP045
         norm: bool = False,
         stop_early: bool = False,
@@ -127,7 +129,9 @@ class TimmConvMLP(Network):
             return levels
         return features, levels
 
-    def prune_intermediate_layers(self, indices=1, prune_norm=False, prune_head=True):
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
         """Remove what the levels ``indices`` do not need; returns them counted from 0."""
         wanted, last = feature_take_indices(self.last + 1, indices)
         nothing = nn.Identity().train(self.training)
@@ -143,38 +147,39 @@ class TimmConvMLP(Network):
             self.reset_classifier(0, '')
         return wanted
 
-    def get_classifier(self):
+    def get_classifier(self) -> nn.Module:
         return self.head
 
-    def reset_classifier(self, num_classes, global_pool=None):
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         self.num_classes = num_classes
         if global_pool is None:
             global_pool = self.global_pool.pool_type
         like = next(self.parameters())
         with like.device:
-            self.global_pool, self.head = create_classifier(
+            pool, self.head = create_classifier(
                 self.num_features, num_classes, pool_type=global_pool
             )
             init_parameters(self.head)
+        self.global_pool: Any = pool
         self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
         self.head.to(dtype=like.dtype).train(self.training)
         self.global_pool.train(self.training)
 
     @torch.jit.ignore
-    def init_weights(self):
+    def init_weights(self) -> None:
         self.apply(init_parameters)
 
     @torch.jit.ignore
-    def set_grad_checkpointing(self, enable=True):
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
         recompute.apply(self, with_cp=enable)
 
     @torch.jit.ignore
-    def no_weight_decay(self):
+    def no_weight_decay(self) -> set[str]:
         """timm leaves norms and biases out by itself; there is nothing else."""
         return set()
 
     @torch.jit.ignore
-    def group_matcher(self, coarse=False):
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Layers from the image to the head, as in :mod:`convmlp_backbone.layer_decay`."""
         if coarse:
             return dict(stem='^tokenizer', conv='^conv_stages', blocks=r'^stages\.(\d+)')
@@ -244,8 +249,9 @@ def _create(name, pretrained, pretrained_cfg=None, pretrained_cfg_overlay=None, 
     cfg = models.resolve_pretrained_cfg(name, pretrained_cfg, overlay)
     # Read here: an old timm would run what it does not know, and none looks into
     # CONVMLP_CHECKPOINTS.
-    source = cfg.file or (cfg.url if (cfg.url or '').startswith(BASE_URL) else None)
-    if pretrained and source and not (cfg.source or cfg.state_dict):
+    source = str(cfg.file or cfg.url or '')
+    ours = cfg.file or source.startswith(BASE_URL)
+    if pretrained and ours and not (cfg.source or cfg.state_dict):
         overlay['state_dict'] = {
             name.removeprefix('module.'): v for name, v in unwrap(load(source))[1].items()
         }
@@ -259,9 +265,9 @@ def _create(name, pretrained, pretrained_cfg=None, pretrained_cfg_overlay=None, 
         **kwargs,
     )
     for part in model.modules():
-        if cfg := getattr(part, 'pretrained_cfg', None):
-            cfg.pop('state_dict', None)
-            _adapt(cfg, kwargs.get('in_chans') or cfg['input_size'][0])
+        if own := getattr(part, 'pretrained_cfg', None):
+            own.pop('state_dict', None)
+            _adapt(own, kwargs.get('in_chans') or own['input_size'][0])
     return model
 
 
@@ -276,17 +282,17 @@ def _adapt(cfg, in_chans):
 
 
 @models.register_model
-def convmlp_s(pretrained=False, progress=True, **kwargs):
+def convmlp_s(pretrained: bool = False, progress: bool = True, **kwargs: Any) -> TimmConvMLP:
     return _create('convmlp_s', pretrained, **{'arch': 's', **kwargs})
 
 
 @models.register_model
-def convmlp_m(pretrained=False, progress=True, **kwargs):
+def convmlp_m(pretrained: bool = False, progress: bool = True, **kwargs: Any) -> TimmConvMLP:
     return _create('convmlp_m', pretrained, **{'arch': 'm', **kwargs})
 
 
 @models.register_model
-def convmlp_l(pretrained=False, progress=True, **kwargs):
+def convmlp_l(pretrained: bool = False, progress: bool = True, **kwargs: Any) -> TimmConvMLP:
     return _create('convmlp_l', pretrained, **{'arch': 'l', **kwargs})
 
 

@@ -2,6 +2,8 @@
 
 import difflib
 import inspect
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from mmengine.dataset import Compose
@@ -28,7 +30,14 @@ class TorchvisionDataset:
         FileNotFoundError: If its files are not in ``data_root``; the message says how to get them.
     """
 
-    def __init__(self, name, data_root='', split=None, pipeline=(), **kwargs):
+    def __init__(
+        self,
+        name: str,
+        data_root: str = '',
+        split: str | None = None,
+        pipeline: Sequence = (),
+        **kwargs: Any,
+    ):
         from torchvision import datasets
 
         if name not in datasets.__all__:
@@ -55,7 +64,7 @@ class TorchvisionDataset:
         self.metainfo = dict(classes=tuple(map(str, classes)))
         self.pipeline = Compose(pipeline)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index):

@@ -282,6 +282,20 @@ def test_forked_processes_end_by_sigterm(train):
     train('run', hooks=[At(3, fork)], epochs=1)
 
 
+def test_sigterm_that_comes_twice(train, tmp_path):
+    """From Slurm and from torchrun, which passes on its own."""
+
+    def both(runner):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+
+    with pytest.raises(SystemExit):
+        train('run', hooks=[At(3, both)], epochs=1)
+    meta = torch.load(tmp_path / 'run/interrupted.pth', weights_only=False)['meta']
+    assert meta['iter'] == 4
+
+
 class Stuck(Noise):
     """Whose data never come from the eighth on."""
 
@@ -301,7 +315,7 @@ class TerminateWhileWaiting(Hook):
 
             def send():
                 for _ in range(self.signals):
-                    time.sleep(0.5)
+                    time.sleep(1.2)
                     os.kill(os.getpid(), signal.SIGTERM)
 
             threading.Thread(target=send, daemon=True).start()

@@ -9,6 +9,8 @@ import mmap
 import os
 import zipfile
 from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -182,7 +184,7 @@ def _fill(memory, file):
     return memory
 
 
-def safetensors_package(path):
+def safetensors_package(path: str | Path) -> ModuleType:
     try:
         import safetensors.torch
     except ImportError:

@@ -10,13 +10,14 @@ import math
 import pickle
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from torch import Tensor
 
 SCALARS = (type(None), bool, int, float, str, bytes)
 DEPTH = 100  # containers in one another
@@ -104,20 +105,20 @@ class Unpickler(pickle._Unpickler):
         super().__init__(file, encoding='utf-8')
         self.block = block
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> Name:
         name = f'{module.replace("__builtin__", "builtins")}.{name}'
         if not (name in CALLS or name in TYPES or name.startswith('torch.')):
             raise Code(name)
         return Name(name)
 
-    def persistent_load(self, pid):
+    def persistent_load(self, pid: Any) -> Storage:
         _, dtype, key, _, count, *view = pid
         if dtype not in STORAGES or view not in ([], [None]):
             raise Refused(f'it holds a {str(dtype)[:99]}, expected dense tensors of numbers')
         dtype = STORAGES[dtype]
         return Storage(dtype, self.block(str(key), _natural(count), _itemsize(dtype)))
 
-    def load_call(self):
+    def load_call(self) -> None:
         args, name = self.stack.pop(), self.stack.pop()
         if type(name) is not Name or type(args) is not tuple:
             raise pickle.UnpicklingError('it calls what is no function')
@@ -125,31 +126,31 @@ class Unpickler(pickle._Unpickler):
 
     dispatch[pickle.REDUCE[0]] = dispatch[pickle.NEWOBJ[0]] = load_call
 
-    def load_build(self):
+    def load_build(self) -> None:
         state = self.stack.pop()
         self._top(Call).state = state
 
     dispatch[pickle.BUILD[0]] = load_build
 
-    def load_append(self):
+    def load_append(self) -> None:
         item = self.stack.pop()
         self._top(list).append(item)
 
     dispatch[pickle.APPEND[0]] = load_append
 
-    def load_appends(self):
+    def load_appends(self) -> None:
         items = self.pop_mark()
         self._top(list).extend(items)
 
     dispatch[pickle.APPENDS[0]] = load_appends
 
-    def load_setitem(self):
+    def load_setitem(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
         self._set([key, value])
 
     dispatch[pickle.SETITEM[0]] = load_setitem
 
-    def load_setitems(self):
+    def load_setitems(self) -> None:
         self._set(self.pop_mark())
 
     dispatch[pickle.SETITEMS[0]] = load_setitems
@@ -181,12 +182,12 @@ class Plain:
         device (str | torch.device): Where the tensors are to be.
     """
 
-    def __init__(self, size, device):
+    def __init__(self, size: int, device: str | torch.device):
         self.device = device
         self.room = max(UNFOLDED * size, 1 << 20)
-        self.made = {}
+        self.made: dict[int, tuple[Any, Any]] = {}
 
-    def __call__(self, value, depth=0):
+    def __call__(self, value: Any, depth: int = 0) -> Any:
         """Raises Code where a call is of something unknown, Refused for what nobody needs."""
         kind = type(value)
         if kind in SCALARS:
@@ -211,7 +212,14 @@ class Plain:
             self.made[id(value)] = value, made  # the value too, lest its id be that of another
         return self.made[id(value)][1]
 
-    def tensor(self, storage, offset, size, stride, dtype=None):
+    def tensor(
+        self,
+        storage: Storage,
+        offset: int,
+        size: Sequence[int],
+        stride: Sequence[int],
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
         dtype, nbytes = dtype or storage.dtype, storage.memory.nbytes()
         size, stride = ([*map(_natural, numbers)] for numbers in (size, stride))
         count = math.prod(size)
@@ -225,7 +233,7 @@ class Plain:
         return checked(tensor).to(self.device)
 
 
-def checked(tensor):
+def checked(tensor: Tensor) -> Tensor:
     """``tensor``, unless its bytes are ones that its type cannot have."""
     if tensor.dtype == torch.bool and tensor.numel() and tensor.view(torch.uint8).max() > 1:
         raise ValueError('truth values that are neither true nor false')

@@ -7,7 +7,7 @@ import json
 import mmap
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import chain
@@ -27,7 +27,7 @@ PARTS = ('images', 'annotations', 'categories')
 
 
 @contextmanager
-def collector_paused():
+def collector_paused() -> Iterator[None]:
     """Python's garbage collector would walk through millions of objects again and again."""
     was_on = gc.isenabled()
     gc.disable()
@@ -202,7 +202,7 @@ class CocoFile:
             self.done.append(f'categories of the training file added: {first_of(added)}')
         rank = {name: i for i, name in enumerate(names)}
         wanted = [name for name in self.names if name in rank]
-        if wanted != sorted(wanted, key=rank.get):
+        if wanted != sorted(wanted, key=rank.__getitem__):
             self.done.append('categories put into the order of the training file')
         elif not added:
             return

@@ -19,6 +19,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mmengine.config import Config
+
 from ..config import walk
 from ..errors import UserError
 from .coco import CocoFile, collector_paused, read_categories
@@ -55,7 +57,7 @@ class Contract:
 
     def __init__(
         self,
-        cfg,
+        cfg: Config,
         splits: Sequence[str],
         meta: dict | None = None,
         folder: str | Path = 'mended',
@@ -134,7 +136,7 @@ class Contract:
                         self._check_evaluator_file(name, evaluator, images, old)
 
     @collector_paused()
-    def _check_coco_file(self, split, path, leaf, kind) -> dict | None:
+    def _check_coco_file(self, split: str, path: str, leaf: dict, kind: type) -> dict | None:
         """Check a file, mend it, and return the names of its images by their ids."""
         try:
             file = CocoFile(annotation_path(leaf))
@@ -172,27 +174,27 @@ class Contract:
             self.excerpts[annotation_path(leaf)] = file.excerpt(SOME)
         return file.files
 
-    def write_names(self, leaf, kind, split) -> None:
+    def write_names(self, leaf: dict, kind: type, split: str) -> None:
         """Give a data set its classes in the order of their numbers, and a colour for each."""
-        metainfo = dict(leaf.get('metainfo') or {})
+        metainfo, names = dict(leaf.get('metainfo') or {}), self.names or []
         classes = classes_of(leaf, kind)
-        if list(classes) != self.names:
+        if list(classes) != names:
             palette = metainfo.get('palette')
             if palette and not isinstance(palette, str):
                 colours = dict(zip(classes, palette, strict=False))
                 metainfo['palette'] = full_palette(
-                    [colours[name] for name in self.names if name in colours], len(self.names)
+                    [colours[name] for name in names if name in colours], len(names)
                 )
-            metainfo['classes'] = tuple(self.names)
+            metainfo['classes'] = tuple(names)
             if split == 'train':
                 self.problems.append(
                     note(
                         split,
-                        f'classes are numbered as the file has them, {first_of(self.names, 5)}',
+                        f'classes are numbered as the file has them, {first_of(names, 5)}',
                     )
                 )
         if split == 'train':
-            metainfo['category_ids'] = list(self.ids)
+            metainfo['category_ids'] = list(self.ids or ())
         leaf['metainfo'] = metainfo
         leaf.pop('classes', None)
 
@@ -205,7 +207,9 @@ class Contract:
         self.problems.append(note(file.path, f'read as {path}: {"; ".join(file.done)}'))
         return os.path.abspath(path)
 
-    def _check_evaluator_file(self, name, evaluator, images, own) -> None:
+    def _check_evaluator_file(
+        self, name: str, evaluator: dict, images: dict[int, str], own: str
+    ) -> None:
         """An evaluator's file that is not the data set's has to tell of the same images."""
         try:
             file = CocoFile(evaluator['ann_file'])
@@ -223,7 +227,7 @@ class Contract:
                 )
             )
         elif not self.failed:
-            file.order_categories(self.names)
+            file.order_categories(self.names or ())
             evaluator['ann_file'] = self.mended(file, name) or file.path
 
     # Masks and folders
@@ -305,14 +309,15 @@ class Contract:
 
     def check_heads(self) -> None:
         """The heads' numbers of classes, and what evaluators ask of the heads."""
-        number = len(self.names) if self.names else None
+        names = self.names or []
+        number = len(names) or None
         for path, head, classes in heads(self.cfg):
             if number is not None and classes != number:
                 self.problems.append(
                     error(
                         f'{path}.num_classes',
                         f'is {classes}, the data set has {number} classes, '
-                        f'{first_of(self.names)}: --cfg-options {path}.num_classes={number}',
+                        f'{first_of(names)}: --cfg-options {path}.num_classes={number}',
                     )
                 )
             elif classes == 1 and 'loss_decode' in head:
@@ -355,7 +360,7 @@ class Contract:
             self.problems += sample_problems(self.cfg, split, self.excerpts)
 
 
-def training_numbering(cfg) -> tuple[list[str] | None, list[int] | None]:
+def training_numbering(cfg: Config) -> tuple[list[str] | None, list[int] | None]:
     """Names of class 0, 1, ... and ids of their categories by the config's COCO training file.
 
     None where there is no such file, or not with the classes of the config.
@@ -373,7 +378,7 @@ def training_numbering(cfg) -> tuple[list[str] | None, list[int] | None]:
     return None, None
 
 
-def numbering(cfg, meta: dict | None) -> tuple[list[str] | None, list[int] | None]:
+def numbering(cfg: Config, meta: dict | None) -> tuple[list[str] | None, list[int] | None]:
     """Names of class 0, 1, ... of a checkpoint, and ids of their categories where they are known.
 
     A checkpoint with ``category_ids`` tells itself. In others, of MMDetection's own training, the
@@ -397,7 +402,7 @@ def _base_names(files: dict[int, str]) -> dict[int, str]:
     return {number: re.split(r'[\\/]', str(path))[-1] for number, path in files.items()}
 
 
-def evaluators(cfg, split: str) -> list[tuple[str, dict]]:
+def evaluators(cfg: Config, split: str) -> list[tuple[str, dict]]:
     """The evaluators of a split, each with its path in the config."""
     if split == 'train':
         return []
@@ -409,7 +414,7 @@ def evaluators(cfg, split: str) -> list[tuple[str, dict]]:
     )
 
 
-def needs_outlines(cfg, split: str) -> bool:
+def needs_outlines(cfg: Config, split: str) -> bool:
     """Whether the job fails where an object has no outline: it loads or evaluates masks."""
     loader = cfg.get(f'{split}_dataloader') or {}
     return any(part.get('with_mask') for _, part in walk(loader.get('dataset') or {})) or any(
@@ -417,13 +422,13 @@ def needs_outlines(cfg, split: str) -> bool:
     )
 
 
-def batch_of(cfg, split: str) -> int:
+def batch_of(cfg: Config, split: str) -> int:
     """The images without which an epoch has no iteration."""
     loader = cfg.get(f'{split}_dataloader') or {}
     return loader.get('batch_size', 1) if loader.get('drop_last') else 1
 
 
-def heads(cfg) -> Iterator[tuple[str, dict, int]]:
+def heads(cfg: Config) -> Iterator[tuple[str, dict, int]]:
     """Path, config and number of classes of every head that tells it."""
     for path, head in walk(cfg.get('model') or {}, 'model'):
         classes = head.get('num_classes')
@@ -431,14 +436,14 @@ def heads(cfg) -> Iterator[tuple[str, dict, int]]:
             yield path, head, classes
 
 
-def head_classes(cfg) -> int | None:
+def head_classes(cfg: Config) -> int | None:
     """The number of classes of a classifier's head."""
     head = (cfg.get('model') or {}).get('head') or {}
     return head.get('num_classes') if isinstance(head, dict) else None
 
 
 def check(
-    cfg,
+    cfg: Config,
     splits: Sequence[str],
     meta: dict | None = None,
     folder: str | Path = 'mended',
@@ -448,7 +453,7 @@ def check(
     return Contract(cfg, splits, meta, folder, most).run()
 
 
-def require_names(cfg, names: Sequence[str]) -> None:
+def require_names(cfg: Config, names: Sequence[str]) -> None:
     """Check the names that predictions will get, the checkpoint's or the config's.
 
     Raises:
@@ -468,7 +473,7 @@ def require_names(cfg, names: Sequence[str]) -> None:
             )
 
 
-def require(cfg, splits: Sequence[str], meta: dict | None = None) -> None:
+def require(cfg: Config, splits: Sequence[str], meta: dict | None = None) -> None:
     """Check the data of a job before anything is loaded, and print what is left out.
 
     Raises:

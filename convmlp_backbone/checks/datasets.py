@@ -5,7 +5,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
 
@@ -34,18 +36,19 @@ def class_of(leaf: dict) -> type | None:
 
 
 @contextmanager
-def scope_of(cfg):
+def scope_of(cfg: Config) -> Iterator[None]:
     """Names of classes mean those of the config's toolbox."""
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         yield
 
 
-def default_of(leaf: dict, kind: type, name: str, default=None):
+def default_of(leaf: dict, kind: type, name: str, default: Any = None) -> Any:
     """An argument of a data set, given in its config or by the defaults of its class."""
     if name in leaf:
         return leaf[name]
     for base in kind.__mro__:
-        parameter = inspect.signature(base.__init__).parameters.get(name)
+        init = base.__init__  # type: ignore[misc]  # of whatever signature: it is looked at
+        parameter = inspect.signature(init).parameters.get(name)
         if parameter is not None and parameter.default is not parameter.empty:
             return parameter.default
     return default

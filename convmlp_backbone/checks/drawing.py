@@ -14,7 +14,7 @@ SHEET = 16  # samples
 CELL, GAP = 320, 6  # pixels: height and width of a sample on the sheet, distance to the next
 
 
-def colours(count: int) -> list[tuple[int, int, int]]:
+def colours(count: int) -> list[tuple[int, ...]]:
     return [
         tuple(round(255 * v) for v in colorsys.hsv_to_rgb(i * 0.381966 % 1, 0.8, 0.9))
         for i in range(count)
@@ -61,7 +61,9 @@ def draw(sample: dict, classes: Sequence[str], bgr: bool) -> Image.Image:
     return picture
 
 
-def draw_sheet(dataset, classes: Sequence[str], bgr: bool, path: str | Path) -> None:
+def draw_sheet(
+    dataset: Sequence[dict], classes: Sequence[str], bgr: bool, path: str | Path
+) -> None:
     """Draw SHEET samples, spread over the data set, on one picture."""
     side = round(SHEET**0.5)
     sheet = Image.new('RGB', (side * (CELL + GAP),) * 2, 'white')

@@ -20,7 +20,7 @@ def duplicate_problems(
     Args:
         thumbs: (N, 16, 17), small grey pictures; see :func:`.images.image_facts`.
     """
-    order = {}  # one entry of a file that several data sets read
+    order: dict[tuple[str, str], int] = {}  # one entry of a file that several data sets read
     for i, path in enumerate(zip(splits, paths, strict=True)):
         order.setdefault(path, i)
     keep = list(order.values())

@@ -33,15 +33,13 @@ def finder(folder: str, root: str) -> Callable[[str], str | None]:
         other = listings[path].get(last.lower())
         return other and os.path.join(inner, other)
 
-    def find(name):
+    def find(name: str) -> str | None:
         parts = [part for part in re.split(r'[\\/]+', name) if part not in ('', '.')]
         tails = [os.path.join(*parts[start:]) for start in range(len(parts))]
-        found = next(filter(None, (existing(folder, tail) for tail in tails)), None)
-        if found is None and (
-            found := next(filter(None, (existing(root, tail) for tail in tails)), None)
-        ):
-            return os.path.abspath(os.path.join(root, found))
-        return found
+        if found := next(filter(None, (existing(folder, tail) for tail in tails)), None):
+            return found
+        found = next(filter(None, (existing(root, tail) for tail in tails)), None)
+        return found and os.path.abspath(os.path.join(root, found))
 
     return find
 
@@ -62,15 +60,16 @@ def fit_file_names(file: CocoFile, path: str, leaf: dict, problems: list[Problem
     some = np.unique(np.linspace(0, len(images) - 1, SOME).astype(int))
     if not any(absent(images[i]) for i in some):
         return
-    find, lost, changed, told = finder(folder, leaf.get('data_root') or '.'), [], 0, {}
+    find, lost, changed = finder(folder, leaf.get('data_root') or '.'), [], 0
+    told: dict[str, str] = {}
     for image in images:
         before = name = str(image['file_name'])
         if absent(image):
-            name = find(before)
-            if name is None:
+            there = find(before)
+            if there is None:
                 lost.append(before)
                 continue
-            image['file_name'] = name
+            image['file_name'] = name = there
             changed += 1
         if told.setdefault(name, before) != before:
             problems.append(

@@ -46,7 +46,7 @@ def folder_problems(
         batch: So many images the first split needs for one iteration.
         learned: The classes in their order, if the first split is not the one learned from.
     """
-    found = []
+    found: list[Problem] = []
     for split, root in roots.items():
         if not Path(root).is_dir():
             return [*found, error(root, 'no such folder')]
@@ -108,7 +108,7 @@ def folder_problems(
     return found
 
 
-def _empty_problem(root, empty, suffixes) -> Problem:
+def _empty_problem(root: str, empty: Sequence[str], suffixes: Sequence[str]) -> Problem:
     other = {Path(path).suffix for name in empty for path in files_below(Path(root, name))}
     return error(
         root,
@@ -122,7 +122,9 @@ def _empty_problem(root, empty, suffixes) -> Problem:
     )
 
 
-def _numbering_problems(root, folders, classes, num_classes) -> list[Problem]:
+def _numbering_problems(
+    root: str, folders: list[str], classes: Sequence[str] | None, num_classes: int | None
+) -> list[Problem]:
     if num_classes and len(folders) != num_classes:
         return [
             error(
@@ -144,7 +146,7 @@ def _numbering_problems(root, folders, classes, num_classes) -> list[Problem]:
     return []
 
 
-def _paths(root, names) -> str:
+def _paths(root: str, names: Sequence[str]) -> str:
     return ' '.join(shlex.quote(str(Path(root, name))) for name in names)
 
 
@@ -153,7 +155,7 @@ def list_problems(path: str, root: str, num_classes: int | None) -> list[Problem
     try:
         lines = Path(path).read_text().splitlines()
     except OSError as problem:
-        return [error(path, problem.strerror)]
+        return [error(path, problem.strerror or str(problem))]
     labels = []
     for number, line in enumerate(lines, 1):
         name, _, label = line.strip().rpartition(' ')

@@ -6,10 +6,14 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.registry import DATASETS
+from mmengine.structures import BaseDataElement
+from torch import Tensor
 
 from ..config import walk
 from .datasets import annotation_path, class_of, default_of, leaves
@@ -19,7 +23,7 @@ from .quiet import one_line, quiet
 SOME = 3  # samples of a split that the fast part runs through the pipeline
 
 
-def fit_loaders(cfg) -> None:
+def fit_loaders(cfg: Config) -> None:
     """Leave out what PyTorch refuses of a loader without worker processes."""
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader')
@@ -28,7 +32,7 @@ def fit_loaders(cfg) -> None:
             loader.pop('prefetch_factor', None)
 
 
-def loader_problems(cfg, split: str) -> list[Problem]:
+def loader_problems(cfg: Config, split: str) -> list[Problem]:
     """Parts of a split that MMEngine wants together, and settings of pipelines that contradict."""
     keys = [f'{split}_dataloader', f'{split}_cfg'] + [f'{split}_evaluator'] * (split != 'train')
     absent = [key for key in keys if not cfg.get(key)]
@@ -51,7 +55,7 @@ def loader_problems(cfg, split: str) -> list[Problem]:
     ):
         for _, part in walk(leaf.get('pipeline') or ()):
             told, kind = part.get('reduce_zero_label'), class_of(leaf)
-            if told is not None and hasattr(kind, 'get_label_map'):
+            if told is not None and kind and hasattr(kind, 'get_label_map'):
                 own = default_of(leaf, kind, 'reduce_zero_label', False)
                 if bool(told) != bool(own):
                     found.append(
@@ -64,7 +68,7 @@ def loader_problems(cfg, split: str) -> list[Problem]:
     return found
 
 
-def unwrap(dataset) -> Iterator:
+def unwrap(dataset: Any) -> Iterator:
     """The data sets below wrappers that only repeat or join what they hold."""
     if hasattr(dataset, 'datasets'):
         for part in dataset.datasets:
@@ -79,7 +83,7 @@ def unwrap(dataset) -> Iterator:
         yield dataset
 
 
-def label_problems(sample, num_classes: int | None) -> list[str]:
+def label_problems(sample: BaseDataElement, num_classes: int | None) -> list[str]:
     """What is wrong with the labels of a data sample that is ready for the model."""
     texts, labels = [], torch.zeros(0)
     if 'gt_instances' in sample:
@@ -105,7 +109,7 @@ def label_problems(sample, num_classes: int | None) -> list[str]:
     return texts
 
 
-def model_classes(model) -> int | None:
+def model_classes(model: dict | None) -> int | None:
     """The number of classes of a model's config: that of the first head that tells it."""
     return next(
         (
@@ -117,7 +121,7 @@ def model_classes(model) -> int | None:
     )
 
 
-def input_channels(cfg) -> int | None:
+def input_channels(cfg: Config) -> int | None:
     """The channels that a model takes: its backbone's, or the means' of its preprocessing."""
     model = cfg.get('model') or {}
     backbone = model.get('backbone') or {}
@@ -127,7 +131,7 @@ def input_channels(cfg) -> int | None:
     return len(mean) if mean else None
 
 
-def input_problems(inputs, channels: int | None) -> list[str]:
+def input_problems(inputs: Tensor, channels: int | None) -> list[str]:
     """What is wrong with an image (C, H, W) that is ready for the model."""
     if channels is not None and len(inputs) != channels:
         return [
@@ -138,7 +142,7 @@ def input_problems(inputs, channels: int | None) -> list[str]:
     return []
 
 
-def sample_problems(cfg, split: str, excerpts: dict[str, dict]) -> list[Problem]:
+def sample_problems(cfg: Config, split: str, excerpts: dict[str, dict]) -> list[Problem]:
     """Run some samples of a split through its pipeline, and look at what the model would get.
 
     Args:
@@ -174,7 +178,7 @@ def sample_problems(cfg, split: str, excerpts: dict[str, dict]) -> list[Problem]
     return batch_problems(cfg, split, shapes)
 
 
-def batch_problems(cfg, split: str, shapes: set) -> list[Problem]:
+def batch_problems(cfg: Config, split: str, shapes: set) -> list[Problem]:
     """Images of several sizes in a batch, where the toolbox does not pad them."""
     batch = cfg[f'{split}_dataloader'].get('batch_size', 1)
     if split != 'train' and batch > 1 and len(shapes) > 1 and cfg.get('default_scope') == 'mmseg':
@@ -191,9 +195,9 @@ def batch_problems(cfg, split: str, shapes: set) -> list[Problem]:
     return []
 
 
-def file_of(dataset, index: int) -> str:
+def file_of(dataset: Any, index: int) -> str:
     """`` (path)`` of a sample, as far as the data set tells."""
-    for part in (dataset, getattr(dataset, 'dataset', None)):
+    for part in (dataset, getattr(dataset, 'dataset', dataset)):
         if hasattr(part, 'get_data_info'):
             return f' ({part.get_data_info(index % len(part)).get("img_path", "")})'
     return ''

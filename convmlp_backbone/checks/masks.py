@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -86,6 +87,11 @@ def read_mask(path: str | Path) -> tuple[np.ndarray | None, str, str]:
     return pixels.astype(np.uint8), '', ''
 
 
+def value_counts(values: np.ndarray | None) -> np.ndarray | None:
+    """(256, ): pixels of each value in a mask, None where there is none."""
+    return None if values is None else np.bincount(values.ravel(), minlength=256)
+
+
 class MaskCounts:
     """What is seen in the masks of a split, one after another.
 
@@ -115,7 +121,7 @@ class MaskCounts:
 
     def add(self, path: str | Path) -> None:
         values, fault, change = read_mask(path)
-        self.put(path, fault, change, None if fault else np.bincount(values.ravel(), minlength=256))
+        self.put(path, fault, change, value_counts(values))
 
     def put(self, path: str | Path, fault: str, change: str, counts: np.ndarray | None) -> None:
         """As :meth:`add`, of a mask that another process has read."""
@@ -253,7 +259,7 @@ def pairs(leaf: dict, kind: type) -> tuple[list[tuple[str, str]], list[str], Cou
     listed = annotation_path(leaf) if leaf.get('ann_file') else ''
     if os.path.isfile(listed):
         names = [line.strip() for line in Path(listed).read_text().splitlines()]
-        others = Counter()
+        others: Counter[str] = Counter()
     else:
         found = sorted(os.path.relpath(path, images) for path in files_below(images))
         names = [name.removesuffix(suffix) for name in found if name.endswith(suffix)]
@@ -274,8 +280,8 @@ def pairs(leaf: dict, kind: type) -> tuple[list[tuple[str, str]], list[str], Cou
     )
 
 
-def counts_of(leaf: dict, kind: type, classes: Sequence[str], path: str) -> MaskCounts:
-    """Empty counts for the masks of a segmentation set."""
+def counts_of(leaf: dict, kind: Any, classes: Sequence[str], path: str) -> MaskCounts:
+    """Empty counts for the masks of a segmentation set, of a class of MMSegmentation's."""
     return MaskCounts(
         classes,
         bool(default_of(leaf, kind, 'reduce_zero_label', False)),
@@ -317,7 +323,9 @@ def split_problems(
     return problems + counts.problems(counts.files == len(found), needed)
 
 
-def list_problems(path, leaf, kind, found, lost, others) -> list[Problem]:
+def list_problems(
+    path: str, leaf: dict, kind: type, found: Sequence, lost: Sequence[str], others: Counter[str]
+) -> list[Problem]:
     """What is wrong with what :func:`pairs` found."""
     images, suffix = folder(leaf, 'img_path', 'img'), default_of(leaf, kind, 'img_suffix', '.jpg')
     if not found and not lost:
@@ -346,11 +354,11 @@ def list_problems(path, leaf, kind, found, lost, others) -> list[Problem]:
     if lost:
         masks = folder(leaf, 'seg_map_path') or ''
         ends = Counter(os.path.splitext(file)[1] for file in files_below(masks))
-        likely = ends.most_common(1)[0][0] if ends else ''
+        end = ends.most_common(1)[0][0] if ends else ''
         own = default_of(leaf, kind, 'seg_map_suffix', '.png')
         way = (
-            f'write seg_map_suffix={likely!r}'
-            if likely and not own.endswith(likely) and not found
+            f'write seg_map_suffix={end!r}'
+            if end and not own.endswith(end) and not found
             else f'the toolbox looks for {masks}/NAME{own}'
         )
         problems.append(

@@ -7,8 +7,10 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Iterable
 from itertools import chain
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +67,7 @@ def _whole(value):
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _only(kind: type | tuple, values) -> bool:
+def _only(kind: type | tuple, values: Iterable) -> bool:
     kinds = kind if isinstance(kind, tuple) else (kind,)
     return set(map(type, values)) <= set(kinds)
 
@@ -126,7 +128,7 @@ def _mend_twins(coco: dict) -> str:
     return ', '.join(done)
 
 
-def _polygon_area(segmentation) -> float:
+def _polygon_area(segmentation: Any) -> float:
     area = 0.0
     for polygon in segmentation if isinstance(segmentation, list) else ():
         x, y = np.reshape(polygon, (-1, 2)).T
@@ -134,11 +136,11 @@ def _polygon_area(segmentation) -> float:
     return float(area)
 
 
-def is_number(value) -> bool:
+def is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
-def _numbers(values, count: int) -> bool:
+def _numbers(values: Any, count: int) -> bool:
     return isinstance(values, list) and len(values) == count and all(map(is_number, values))
 
 
@@ -152,7 +154,8 @@ def _as_numbers(values):
 
 def _mend_objects(coco: dict) -> list[str]:
     """iscrowd, area, boxes and outlines."""
-    done, annotations = Counter(), coco['annotations']
+    annotations = coco['annotations']
+    done: Counter[str] = Counter()
     if not _only(int, (a.get('iscrowd') for a in annotations)):
         for a in annotations:
             if type(a.get('iscrowd')) is not int:
@@ -217,7 +220,7 @@ def mend(coco: dict) -> list[str]:
     return [what for what in done if what]
 
 
-def outline_fault(outline) -> int:
+def outline_fault(outline: Any) -> int:
     """0: MMDetection and pycocotools can read the outline; 1: there is none; 2: it is none."""
     if not outline:
         return 1

@@ -2,13 +2,16 @@
 
 import difflib
 import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 import torch
+from mmengine.config import Config
 
 from ..config import walk
 
 
-def check_model(cfg, fail):
+def check_model(cfg: Config, fail: Callable[[str], NoReturn]) -> None:
     """Call ``fail(message)`` where backbone, neck, heads and data set do not fit one another.
 
     Args:
@@ -59,12 +62,12 @@ def check_model(cfg, fail):
             )
 
 
-def flat(values):
+def flat(values: Any) -> Iterator:
     for value in values if isinstance(values, (list, tuple)) else [values]:
         yield from flat(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def class_names(cfg):
+def class_names(cfg: Config) -> list[str] | None:
     """The class names that the config gives to its training set, None if it gives none."""
     dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
     while 'metainfo' not in dataset and isinstance(dataset.get('dataset'), dict):

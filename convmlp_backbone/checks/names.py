@@ -84,7 +84,7 @@ def fill_palette(leaf: dict, kind: type) -> None:
         leaf['metainfo'] = dict(metainfo, palette=full_palette(palette, len(classes)))
 
 
-def full_palette(palette: Sequence | str | None, count: int) -> list[tuple[int, int, int]]:
+def full_palette(palette: Sequence | str | None, count: int) -> list[tuple[int, ...]]:
     """``count`` colours: those of ``palette``, and as many more as it lacks, all different."""
     colours = (
         []

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 
 class Problem(NamedTuple):
     """One thing that is wrong, or seen otherwise than one might think.
@@ -34,7 +36,7 @@ def first_of(items: Iterable, most: int = 3) -> str:
 
 
 def each(
-    severity: str, found: Sequence, where: Callable, text: Callable, most: int = 5
+    severity: str, found: Sequence | np.ndarray, where: Callable, text: Callable, most: int = 5
 ) -> list[Problem]:
     """A problem for each of the first ``most`` of ``found``; the last tells how many there are."""
     problems = [Problem(severity, where(item), text(item)) for item in found[:most]]

@@ -3,13 +3,14 @@
 import io
 import logging
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
 from mmengine.logging import MMLogger
 
 
 @contextmanager
-def quiet():
+def quiet() -> Iterator[None]:
     """Inside, nothing is printed and nothing logged below errors."""
     logger = MMLogger.get_current_instance()
     level = logger.level

@@ -4,18 +4,18 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from .images import image_facts
 from .loaders import input_problems, label_problems
-from .masks import read_mask
+from .masks import read_mask, value_counts
 from .problem import Problem, error
 from .quiet import one_line, quiet
 
-_job = None  # of this process; the pool's workers inherit it
+_job: 'Job'  # of this process; the pool's workers inherit it
 
 
 class Sample(NamedTuple):
@@ -44,7 +44,7 @@ class Sample(NamedTuple):
 class Job(NamedTuple):
     """What the samples of a data set are checked for."""
 
-    dataset: object
+    dataset: Any
     num_classes: int | None
     channels: int | None
     reads_files: bool  # with Pillow or OpenCV, by LoadImageFromFile
@@ -54,7 +54,7 @@ class Job(NamedTuple):
 def check_sample(index: int) -> Sample:
     """Read the files of the sample ``index`` and run its pipeline."""
     dataset = _job.dataset
-    source = dataset if hasattr(dataset, 'get_data_info') else getattr(dataset, 'dataset', None)
+    source = dataset if hasattr(dataset, 'get_data_info') else getattr(dataset, 'dataset', dataset)
     info = source.get_data_info(index) if hasattr(source, 'get_data_info') else {}
     path = info.get('img_path') or ''
     where = f'{path or type(dataset).__name__} (id {info.get("img_id", index)})'
@@ -66,21 +66,17 @@ def check_sample(index: int) -> Sample:
     map_path = info.get('seg_map_path')
     if map_path:
         values, fault, change = read_mask(map_path)
-        if not fault and facts and facts.size and values.shape[::-1] != facts.size:
+        size = facts and facts.size
+        if values is not None and size and values.shape[::-1] != size:
             problems.append(
                 error(
                     f'{map_path} of {where}',
-                    f'is {values.shape[1]}x'
-                    f'{values.shape[0]}, its image {facts.size[0]}x{facts.size[1]}',
+                    f'is {values.shape[1]}x{values.shape[0]}, its image {size[0]}x{size[1]}',
                 )
             )
-        mask = (
-            map_path,
-            fault,
-            change,
-            None if fault else np.bincount(values.ravel(), minlength=256),
-        )
-    labels, sizes, shape = {}, None, ()
+        mask = map_path, fault, change, value_counts(values)
+    labels: dict[int, int] = {}
+    sizes, shape = None, ()
     try:
         with quiet():
             sample = dataset[index]

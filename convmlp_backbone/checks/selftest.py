@@ -1,9 +1,11 @@
 """The truth, handed to a config's own evaluator as the prediction, has to score 1.0."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
@@ -30,7 +32,7 @@ def truth_of_detection(info: dict, with_masks: bool) -> BaseDataElement:
     return pred
 
 
-def _rle(mask, height: int, width: int) -> dict:
+def _rle(mask: Any, height: int, width: int) -> dict:
     from pycocotools import mask as tool
 
     if isinstance(mask, dict) and not isinstance(mask['counts'], list):
@@ -39,7 +41,7 @@ def _rle(mask, height: int, width: int) -> dict:
     return tool.merge(found) if isinstance(found, list) else found
 
 
-def predict_truth(dataset, index: int, with_masks: bool, by_files: bool) -> dict:
+def predict_truth(dataset: Any, index: int, with_masks: bool, by_files: bool) -> dict:
     """A data sample with its truth for a prediction, as evaluators of the toolboxes take it.
 
     Args:
@@ -66,7 +68,9 @@ def predict_truth(dataset, index: int, with_masks: bool, by_files: bool) -> dict
     return sample.to_dict()
 
 
-def self_test(cfg, split: str, dataset, progress: Callable = iter) -> tuple[dict, list[Problem]]:
+def self_test(
+    cfg: Config, split: str, dataset: Any, progress: Callable = iter
+) -> tuple[dict, list[Problem]]:
     """Score the truth of a split by the config's own evaluator.
 
     Args:

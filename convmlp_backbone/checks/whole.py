@@ -3,8 +3,10 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from ..config import walk
@@ -36,12 +38,21 @@ class Whole:
     """
 
     def __init__(
-        self, cfg, folder: str | Path, processes: int, progress: Callable, tell: Callable = print
+        self,
+        cfg: Config,
+        folder: str | Path,
+        processes: int,
+        progress: Callable,
+        tell: Callable = print,
     ):
         self.cfg, self.folder, self.processes = cfg, folder, processes
         self.progress, self.tell = progress, tell
-        self.count, self.datasets = 0, {}
-        self.paths, self.splits, self.digests, self.thumbs = [], [], [], []
+        self.count = 0
+        self.datasets: dict[str, Any] = {}
+        self.paths: list[str] = []
+        self.splits: list[str] = []
+        self.digests: list[bytes] = []
+        self.thumbs: list[np.ndarray] = []
 
     def run(self, splits: Sequence[str] = ('train', 'val')) -> list[Problem]:
         splits = [split for split in splits if self.cfg.get(f'{split}_dataloader')]
@@ -83,7 +94,10 @@ class Whole:
         except Exception as problem:  # whatever the toolbox raises would end the training too
             return [] if told else [error(f'{split}_dataloader.dataset', one_line(problem))]
         self.datasets[split] = dataset
-        problems, shapes, labels, sizes, empty = [], set(), Counter(), [], 0
+        problems: list[Problem] = []
+        labels: Counter[int] = Counter()
+        sizes: list[np.ndarray] = []
+        shapes, empty = set(), 0
         parts = list(leaves(settings, f'{split}_dataloader.dataset'))
         places = list(unwrap(dataset))
         for number, part in enumerate(places):
@@ -91,7 +105,7 @@ class Whole:
             kind = class_of(leaf)
             counts = (
                 counts_of(leaf, kind, classes_of(leaf, kind), path)
-                if hasattr(kind, 'get_label_map') and classes_of(leaf, kind)
+                if kind and hasattr(kind, 'get_label_map') and classes_of(leaf, kind)
                 else None
             )
             loaders = [t for _, t in walk(settings) if t.get('type') == 'LoadImageFromFile']
@@ -121,20 +135,20 @@ class Whole:
                 pixels = Counter(dict(enumerate(counts.classes.tolist())))
                 self.tell(f'{split}: pixels: {histogram(+pixels, counts.names)}')
         classes = list(getattr(dataset, 'metainfo', {}).get('classes') or ())
-        sizes = np.concatenate(sizes) if sizes else np.zeros(0)
+        all_sizes = np.concatenate(sizes or [np.zeros(0)])
         anchors = anchor_sizes(self.cfg.get('model'))
-        for line in object_lines(labels, sizes, classes, anchors):
+        for line in object_lines(labels, all_sizes, classes, anchors):
             self.tell(f'{split}: {line}')
         if empty:
             self.tell(f'{split}: {empty} images without an object')
         if split == 'train':
-            problems += size_problems(sizes, anchors, f'{split}_dataloader.dataset')
+            problems += size_problems(all_sizes, anchors, f'{split}_dataloader.dataset')
         return problems + batch_problems(self.cfg, split, shapes - {()})
 
     def keep(self, split: str, sample: Sample) -> None:
         """What is needed to find duplicates."""
         self.count += 1
-        if sample.digest:
+        if sample.digest and sample.thumb is not None:
             self.paths.append(sample.path)
             self.splits.append(split)
             self.digests.append(sample.digest[:16])

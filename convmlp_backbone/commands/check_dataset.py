@@ -10,6 +10,7 @@ learn something wrong. train and test run the fast part of it.
 """
 
 import multiprocessing
+from argparse import ArgumentParser, Namespace
 from collections import Counter
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from . import options
 from .models import load_config
 
 
-def add_arguments(parser):
+def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--processes',
         type=int,
@@ -34,7 +35,7 @@ def add_arguments(parser):
     options.add(parser, 'config', *options.JOB)
 
 
-def run(args):
+def run(args: Namespace) -> None:
     args.no_check = True  # all of it comes now
     cfg = load_config(args, splits=['train', 'val'])
     whole = Whole(
@@ -56,7 +57,7 @@ def run(args):
             draw_sheet(
                 dataset,
                 dataset.metainfo['classes'],
-                settings.get('bgr_to_rgb') or settings.get('to_rgb'),
+                bool(settings.get('bgr_to_rgb') or settings.get('to_rgb')),
                 sheet,
             )
         print(f'samples as the model sees them: {sheet}')

@@ -6,6 +6,10 @@ OUT ends in .pth or .safetensors. It gets the weights, of their moving average i
 the class names; the optimizer and all else that only training needs stays behind.
 """
 
+from argparse import ArgumentParser, Namespace
+
+from torch import Tensor
+
 from ..checkpoints import (
     CheckpointError,
     describe,
@@ -25,7 +29,7 @@ NAMES = {
 }
 
 
-def rename(state_dict, names):
+def rename(state_dict: dict[str, Tensor], names: str) -> dict[str, Tensor]:
     """``state_dict`` with only what ``names``, a key of :data:`NAMES`, stands for."""
     prefix, weights, others = split_backbone(state_dict)
     if prefix is None:
@@ -47,7 +51,7 @@ def rename(state_dict, names):
     return weights
 
 
-def add_arguments(parser):
+def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('source', metavar='IN', help='path, URL or convmlp://NAME')
     parser.add_argument('target', metavar='OUT', help='new file; its ending chooses the format')
     parser.add_argument(
@@ -60,7 +64,7 @@ def add_arguments(parser):
     options.add(parser, '--trust')
 
 
-def run(args):
+def run(args: Namespace) -> None:
     checkpoint = load(args.source, args.trust)
     wrapper, state_dict = unwrap(checkpoint)
     print(

@@ -14,9 +14,12 @@ and batches, on photos: those of --images, else of the config's test data set, e
 
 import copy
 import time
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import numpy as np
+from mmengine.config import Config
+from torch import nn
 
 from ..archs import NAMES
 from ..checkpoints import load_backbone, load_model
@@ -31,7 +34,7 @@ from . import options
 from .models import build_from_config, build_model, check_checkpoint, checked_config
 
 
-def add_arguments(parser):
+def add_arguments(parser: ArgumentParser) -> None:
     options.add(parser, 'model', help='s, m, l, or a config')
     parser.add_argument('out', type=Path, metavar='FILE', help='a file that does not exist')
     parser.add_argument('--checkpoint', help='weights; default: random ones')
@@ -48,7 +51,7 @@ def add_arguments(parser):
     options.add(parser, '--data-root', '--backbone', '--cfg-options', '--trust')
 
 
-def load(args):
+def load(args: Namespace) -> tuple[nn.Module, Config, dict, dict | None]:
     """The model, and of its config all but the model, as the file's facts need it."""
     if args.checkpoint:
         check_checkpoint(args.checkpoint)
@@ -63,7 +66,7 @@ def load(args):
     return model, cfg, cfg.model.get('data_preprocessor') or {}, meta.get('dataset_meta')
 
 
-def photos(args, cfg):
+def photos(args: Namespace, cfg: Config) -> tuple[list[np.ndarray], str]:
     """Up to four photos, and where they come from."""
     dataset = test_dataset(cfg)
     prefix = dataset.get('data_prefix') or ''
@@ -80,7 +83,7 @@ def photos(args, cfg):
     return list(coarse.repeat(30, 1).repeat(30, 2)), 'generated images'
 
 
-def run(args):
+def run(args: Namespace) -> None:
     if args.out.suffix not in ENDINGS:
         raise UserError(f'{args.out}: expected a name that ends in {", ".join(ENDINGS)}')
     if args.out.exists():

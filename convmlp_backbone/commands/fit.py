@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from numbers import Real
 from pathlib import Path
 
@@ -28,10 +28,9 @@ from . import options
 from .models import building, load_config
 
 
-def add_arguments(parser):
-    parser.add_argument(
-        'folder', type=Path, help='folder with images and labels'
-    ).complete = options.FOLDER
+def add_arguments(parser: ArgumentParser) -> None:
+    folder = parser.add_argument('folder', type=Path, help='folder with images and labels')
+    options.complete(folder, options.FOLDER)
     parser.add_argument(
         '--minutes',
         type=float,
@@ -81,7 +80,7 @@ def add_arguments(parser):
     options.add(parser, '--trust')
 
 
-def run(args):
+def run(args: Namespace) -> None:
     enable_safe_loading(args.trust)
     if args.minutes <= 0:
         raise UserError(f'--minutes {args.minutes:g}: expected more than 0')
@@ -127,7 +126,7 @@ def run(args):
         export(config, best, work_dir / 'model.onnx')
 
 
-def prepare(args, folder: Path, work_dir: Path) -> Path:
+def prepare(args: Namespace, folder: Path, work_dir: Path) -> Path:
     """Look at the data and write the config; what is found is told."""
     found, looks = look_at(folder, args.task, args.unlabelled, args.classes, args.force)
     counts = ', '.join(f'{len(found.images(split))} {split}' for split in found.splits)
@@ -156,7 +155,7 @@ def prepare(args, folder: Path, work_dir: Path) -> Path:
     return config
 
 
-def train(args, config: Path) -> Path:
+def train(args: Namespace, config: Path) -> Path:
     """Train, or go on, and evaluate the best checkpoint, which is returned."""
     parser = ArgumentParser()
     options.add(parser, 'config', *options.JOB)
@@ -184,7 +183,7 @@ def train(args, config: Path) -> Path:
     return best
 
 
-def export(config: Path, checkpoint: str | Path, out: Path):
+def export(config: Path, checkpoint: str | Path, out: Path) -> None:
     """The best model as one file, by ``convmlp export``, whose failure costs nothing else."""
     if out.exists():
         return

@@ -10,10 +10,12 @@ Needs no data and no weights, and computes shapes only.
 
 import csv
 import sys
+from argparse import ArgumentParser, Namespace
 
 import torch
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement, InstanceData
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..archs import ABLATIONS
@@ -22,6 +24,7 @@ from . import options
 from .models import build_model, image_shape
 from .photo import input_channels
 
+Table = tuple[list[str], list[list], tuple[int, ...]]  # header, rows, and (C, H, W) of the image
 NOT_COUNTED = (
     'MACs: convolutions, linear layers and matrix products for one image. Not counted: biases, '
     'norms, activations, sums, pooling, resizing, RoIAlign, box decoding, NMS, and operators from '
@@ -29,7 +32,7 @@ NOT_COUNTED = (
 )
 
 
-def fix_proposals(model):
+def fix_proposals(model: BaseModel) -> None:
     """Give the RoI heads of a two-stage detector as many boxes as its config allows at most.
 
     Otherwise their number would depend on the weights and the image.
@@ -51,7 +54,7 @@ def fix_proposals(model):
             module.forward = pool(module)
 
 
-def count(model, shape):
+def count(model: nn.Module, shape: tuple[int, int]) -> dict[str, tuple[int, int]]:
     """Parameters and MACs of every module.
 
     Args:
@@ -68,7 +71,7 @@ def count(model, shape):
     if getattr(model, 'with_rpn', False) and hasattr(model, 'roi_head'):
         fix_proposals(model)
     image = torch.empty(1, input_channels(model), *shape, device='meta')
-    inputs = (image,)
+    inputs: tuple = (image,)
     if isinstance(model, BaseModel):
         inputs = (
             image,
@@ -107,7 +110,9 @@ def count(model, shape):
     return {**table, '': (table[''][0], counter.get_total_flops() // 2)}
 
 
-def modules_table(name, shape, depth, backbone=None):
+def modules_table(
+    name: str, shape: tuple[int, int] | None, depth: int, backbone: str | None = None
+) -> Table:
     """Header and rows of the table of one model down to a depth of its modules, and (C, H, W)."""
     model, default_shape = build_model(name, backbone=backbone)
     counts = count(model, shape or default_shape)
@@ -122,7 +127,7 @@ def modules_table(name, shape, depth, backbone=None):
     )
 
 
-def ablation_table(size, shape):
+def ablation_table(size: str, shape: tuple[int, int] | None) -> Table:
     """Header and rows of the table of all ablations of one size, and (C, H, W)."""
     rows = []
     for name in (size, *(f'{size}-{part}' for part in ABLATIONS)):
@@ -131,7 +136,7 @@ def ablation_table(size, shape):
     return ['arch', 'parameters', 'MACs'], rows, (3, *(shape or default_shape))
 
 
-def format_table(header, rows, markdown):
+def format_table(header: list[str], rows: list[list], markdown: bool) -> list[str]:
     """Lines of a table with numbers aligned to the right, MACs in G."""
     cells = [
         header,
@@ -148,7 +153,7 @@ def format_table(header, rows, markdown):
     return [f'| {" | ".join(line)} |' for line in (lines[0], rule, *lines[1:])]
 
 
-def add_arguments(parser):
+def add_arguments(parser: ArgumentParser) -> None:
     options.add(parser, 'model', '--backbone')
     options.add(
         parser,
@@ -169,7 +174,7 @@ def add_arguments(parser):
     options.add(style, '--json')
 
 
-def run(args):
+def run(args: Namespace) -> dict | None:
     shape = args.shape and image_shape(args.shape)
     if args.ablation and args.model not in ('s', 'm', 'l'):
         raise UserError(f'--ablation {args.model}: expected s, m or l')
@@ -181,8 +186,9 @@ def run(args):
     )
     if args.csv:
         csv.writer(sys.stdout, lineterminator='\n').writerows([header, *rows])
-        return
+        return None
     if args.json:
         return dict(input=list(shape), rows=[dict(zip(header, row, strict=True)) for row in rows])
     print('\n'.join(format_table(header, rows, args.markdown)))
     print(f'\nInput {"x".join(map(str, shape))}. {NOT_COUNTED}')
+    return None

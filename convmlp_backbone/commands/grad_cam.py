@@ -9,15 +9,25 @@ or convmlp://NAME.
   convmlp grad_cam photo.jpg convmlp_s_imagenet=convmlp://convmlp_s_imagenet.pth
 """
 
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 
 from ..errors import UserError
 from . import options
 from .models import image_shape, open_model
 from .photo import fit_photo, open_photo, to_input
 
+Result = tuple[str, Image.Image, np.ndarray]  # title, photo as fed, heat map
 
-def heat_map(model, x, number=None):
+
+def heat_map(model: Any, x: Tensor, number: int | None = None) -> tuple[np.ndarray, int, float]:
     """Grad-CAM of a classifier at its last feature map.
 
     Args:
@@ -37,7 +47,7 @@ def heat_map(model, x, number=None):
     else:
         layer = model.get_submodule(model.feature_info[-1]['module'])
         channels = model.feature_info[-1]['num_chs']
-    features = []
+    features: list[Tensor] = []
     hook = layer.register_forward_hook(
         lambda module, inputs, output: features.append(
             output if torch.is_tensor(output) else output[-1]
@@ -60,7 +70,9 @@ def heat_map(model, x, number=None):
     return (heat / heat.max().clamp(min=1e-12)).numpy(), number, float(probabilities[number])
 
 
-def compute(spec, photo, shape=None, number=None):
+def compute(
+    spec: str, photo: Image.Image, shape: tuple[int, int] | None = None, number: int | None = None
+) -> Result:
     """Title, photo as fed and heat map of MODEL or MODEL=CHECKPOINT."""
     model, name, size, weights = open_model(spec)
     if not (
@@ -74,7 +86,7 @@ def compute(spec, photo, shape=None, number=None):
     return f'{name}, {weights}\nclass {number}, {probability:.0%}', photo, heat
 
 
-def draw(results, file):
+def draw(results: Sequence[Result], file: Path) -> None:
     """The photo, and beside it every model's heat map over it."""
     from matplotlib.figure import Figure
 
@@ -104,7 +116,7 @@ def draw(results, file):
     figure.savefig(file, facecolor='white')
 
 
-def add_arguments(parser):
+def add_arguments(parser: ArgumentParser) -> None:
     options.add(parser, 'image', 'models', '--shape')
     options.add(parser, '--out', default='work_dirs/grad_cam.png')
     parser.add_argument(
@@ -115,7 +127,7 @@ def add_arguments(parser):
     )
 
 
-def run(args):
+def run(args: Namespace) -> None:
     shape = args.shape and image_shape(args.shape)
     photo = open_photo(args.image)
     torch.manual_seed(0)  # the same random weights every time

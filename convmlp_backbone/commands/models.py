@@ -5,7 +5,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -100,7 +100,7 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
     """Raise where a data set that the job will read is not there."""
     for split in splits:
         for dataset in datasets(cfg.get(f'{split}_dataloader')):
-            root = dataset.data_root or ''
+            root = dataset['data_root'] or ''
             prefixes = dataset.get('data_prefix') or {}
             parts = [
                 dataset.get('ann_file'),
@@ -176,7 +176,7 @@ def build_model(
         import convmlp_backbone.timm_models  # noqa: F401  registers convmlp_s and so on
 
         if timm.is_model(name):
-            model = timm.create_model(name, pretrained=pretrained).eval()
+            model: Any = timm.create_model(name, pretrained=pretrained).eval()
             return model, model.default_cfg['input_size'][1:]
     except ImportError:
         pass

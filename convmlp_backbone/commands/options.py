@@ -1,5 +1,6 @@
 """The options that commands share, each described once."""
 
+from argparse import Action, _ActionsContainer
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ FILE = dict(bash='_shtab_compgen_files', zsh='_files', tcsh='f')  # what a shell
 FOLDER = dict(bash='_shtab_compgen_dirs', zsh='_files -/', tcsh='d')
 CONFIG = dict(FILE, bash='_convmlp_configs')  # a file, or the name of a shipped one
 
-OPTIONS = {
+OPTIONS: dict[str, dict[str, Any]] = {
     'config': dict(
         help='path of a config, the name of a shipped one, or mmdet::NAME of a toolbox',
         complete=CONFIG,
@@ -98,11 +99,16 @@ JOB = (
 )
 
 
-def add(parser: Any, *names: str, **changes: Any) -> None:
+def complete(argument: Action, by: dict[str, str]) -> None:
+    """Let a shell complete an argument by :data:`FILE`, :data:`FOLDER` or :data:`CONFIG`."""
+    argument.complete = by  # type: ignore[attr-defined]  # which shtab reads
+
+
+def add(parser: _ActionsContainer, *names: str, **changes: Any) -> None:
     """Add the options of these names, with what is said otherwise in one command."""
     for name in names:
         option = {**OPTIONS[name], **changes}
-        complete = option.pop('complete', None)
+        by = option.pop('complete', None)
         argument = parser.add_argument(name, **option)
-        if complete:
-            argument.complete = complete
+        if by:
+            complete(argument, by)

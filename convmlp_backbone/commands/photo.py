@@ -19,7 +19,12 @@ def open_photo(path: str) -> Image.Image:
         raise UserError(f'no image: {error}') from None
 
 
-def fit_photo(photo, model, size, shape=None):
+def fit_photo(
+    photo: Image.Image,
+    model: nn.Module,
+    size: tuple[int, int],
+    shape: tuple[int, int] | None = None,
+) -> Image.Image:
     """The photo in (height, width) ``shape``, or in ``size`` where the model takes no other."""
     if takes_one_size(model):
         shape = size
@@ -53,10 +58,10 @@ def to_input(photo: Image.Image, model: nn.Module) -> torch.Tensor:
     ``default_cfg``, a backbone alone as the paper's, by ImageNet's mean and deviation.
     """
     pixels = pixels_of(photo, input_channels(model))
-    if hasattr(model, 'data_preprocessor'):
+    if preprocessor := getattr(model, 'data_preprocessor', None):
         pixels = torch.cat([pixels[:3].flip(0), pixels[3:]])  # BGR
         data = dict(inputs=[pixels], data_samples=[BaseDataElement()])
-        return model.data_preprocessor(data)['inputs']
+        return preprocessor(data)['inputs']
     cfg = getattr(model, 'default_cfg', {})
     mean, std = (
         torch.tensor(cfg.get(key, default))[:, None, None]

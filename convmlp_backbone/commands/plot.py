@@ -7,6 +7,8 @@ Several trainings are drawn beside each other.
 
 import json
 import re
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError
@@ -31,7 +33,7 @@ CURVES = {
 }
 
 
-def read_run(work_dir):
+def read_run(work_dir: str | Path) -> tuple[list[dict], list[dict]]:
     """What MMEngine logged in the last training of a work dir: training and validation records.
 
     Returns:
@@ -62,7 +64,7 @@ def read_run(work_dir):
     return train, [record for record in records if METRICS.keys() & record.keys()]
 
 
-def draw_curves(work_dirs, file):
+def draw_curves(work_dirs: Sequence[str | Path], file: Path) -> None:
     """The last training of each work dir, beside each other; panels without data are left out."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
@@ -113,14 +115,15 @@ def draw_curves(work_dirs, file):
     figure.savefig(file, dpi=150)
 
 
-def add_arguments(parser):
-    parser.add_argument(
+def add_arguments(parser: ArgumentParser) -> None:
+    work_dirs = parser.add_argument(
         'work_dirs', nargs='+', metavar='WORK_DIR', help='of a training each'
-    ).complete = options.FOLDER
+    )
+    options.complete(work_dirs, options.FOLDER)
     options.add(parser, '--out', default='work_dirs/curves.png')
 
 
-def run(args):
+def run(args: Namespace) -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     draw_curves(args.work_dirs, args.out)
     print(f'picture: {args.out}')

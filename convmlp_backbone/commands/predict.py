@@ -14,10 +14,13 @@ pixel's value is the index of its class; for a classifier the five likeliest cla
 """
 
 import json
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from mmengine.device import get_device
+from mmengine.structures import BaseDataElement
 from PIL import Image
 from rich.progress import track
 
@@ -26,14 +29,22 @@ from ..checks.problem import first_of
 from ..cpu import fit_model_to_cpu, keep_freed_memory
 from ..errors import UserError
 from ..files import whole_file
-from ..inputs import IMAGES, find, frames
+from ..inputs import IMAGES, Source, find, frames
 from ..pictures import picture_name
-from ..predictors import CheckpointPredictor, FilePredictor, is_exported, own_loaders
+from ..predictors import CheckpointPredictor, FilePredictor, Predictor, is_exported, own_loaders
 from . import options
 from .models import building, checked_config
 
+Frame = tuple[str, Path, np.ndarray]  # name, file and image
 
-def coco_results(sample, name, image_id, category_ids, classes):
+
+def coco_results(
+    sample: BaseDataElement,
+    name: str,
+    image_id: int,
+    category_ids: Sequence[int],
+    classes: Sequence[str],
+) -> list[dict]:
     """What a detector found in one image, in COCO's result format; boxes are x, y, w, h."""
     found = sample.pred_instances.numpy()
     results = [
@@ -58,7 +69,7 @@ def coco_results(sample, name, image_id, category_ids, classes):
     return results
 
 
-def classification(sample, name, classes):
+def classification(sample: BaseDataElement, name: str, classes: Sequence[str]) -> dict:
     """The five likeliest classes of an image."""
     scores, labels = sample.pred_score.sort(descending=True)
     return dict(
@@ -70,12 +81,11 @@ def classification(sample, name, classes):
     )
 
 
-def add_arguments(parser):
+def add_arguments(parser: ArgumentParser) -> None:
     options.add(parser, 'config', help='a config, or an exported file: then no checkpoint')
     options.add(parser, 'checkpoint')
-    parser.add_argument(
-        'images', nargs='*', metavar='IMAGES', help='see above'
-    ).complete = options.FILE
+    images = parser.add_argument('images', nargs='*', metavar='IMAGES', help='see above')
+    options.complete(images, options.FILE)
     options.add(parser, '--out-dir', required=True, help='folder for the results')
     parser.add_argument(
         '--ann-file',
@@ -111,7 +121,7 @@ def add_arguments(parser):
     )
 
 
-def load(args):
+def load(args: Namespace) -> tuple[Predictor, list[Source]]:
     """The predictor that is asked for, and the images' sources."""
     if is_exported(args.config):
         for name in ('fuse', 'backbone', 'cfg_options', 'device'):
@@ -122,7 +132,7 @@ def load(args):
     if args.precision:
         raise UserError(f'--precision {args.precision}: only for exported files')
     cfg = checked_config(args.config, args.cfg_options, args.backbone)
-    endings = IMAGES
+    endings: tuple[str, ...] = IMAGES
     if own_loaders(cfg):
         endings += ('.npy', cfg.test_dataloader.dataset.get('img_suffix', '.npy'))
     sources = find(args.images, args.recursive, endings)
@@ -136,9 +146,11 @@ def load(args):
         ), sources
 
 
-def batches(predictor, sources, size, unreadable):
+def batches(
+    predictor: Predictor, sources: Sequence[Source], size: int, unreadable: list[str]
+) -> Iterator[list[Frame]]:
     """Lists of (name, file, image), as many as ``size``; what cannot be read is noted."""
-    batch = []
+    batch: list[Frame] = []
     for source in track(sources, 'Predicting'):
         try:
             for name, image in frames(source, predictor.read, not predictor.own_files):
@@ -152,17 +164,18 @@ def batches(predictor, sources, size, unreadable):
         yield batch
 
 
-def run(args):
+def run(args: Namespace) -> None:
     if args.batch < 1:
         raise UserError(f'--batch {args.batch}: expected 1 or more')
     predictor, sources = load(args)
-    image_ids = {}
+    image_ids: dict[Path, int] = {}
     category_ids = predictor.meta.get('category_ids') or range(1, len(predictor.classes) + 1)
     if args.ann_file:
         image_ids, category_ids = read_ids(
             args.ann_file, predictor.classes, [source.path for source in sources]
         )
-    out_dir, results, left_out, undrawn, number = Path(args.out_dir), [], [], [], 0
+    out_dir, results, undrawn, number = Path(args.out_dir), [], [], 0
+    left_out: list[str] = []
     for batch in batches(predictor, sources, args.batch, left_out):
         if args.ann_file:
             left_out += [
@@ -205,7 +218,9 @@ def run(args):
         raise UserError(f'left out {len(left_out)} files: {"; ".join(left_out[:3])}')
 
 
-def predicted(predictor, batch, left_out):
+def predicted(
+    predictor: Predictor, batch: list[Frame], left_out: list[str]
+) -> Iterator[tuple[Frame, BaseDataElement]]:
     """(name, file, image) and data sample of each image; where a batch fails, each for itself."""
     try:
         yield from zip(batch, predictor([image for *_, image in batch]), strict=True)

@@ -6,17 +6,19 @@ Writes OUT-XXXXXXXX.pth with the weights, of their moving average if there is on
 names, and nothing that tells of the machine it was trained on; XXXXXXXX begins its SHA-256.
 """
 
+from argparse import ArgumentParser, Namespace
+
 from ..checkpoints import describe, load, plain_meta, unwrap, write
 from . import options
 
 
-def add_arguments(parser):
+def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('source', metavar='IN', help='path or URL of a checkpoint')
     parser.add_argument('target', metavar='OUT', help='name.pth or name.safetensors')
     options.add(parser, '--trust', '--json')
 
 
-def run(args):
+def run(args: Namespace) -> dict:
     checkpoint = load(args.source, args.trust)
     state_dict = unwrap(checkpoint)[1]
     path, sha256 = write(args.target, state_dict, plain_meta(checkpoint), name_hash=True)

@@ -7,7 +7,9 @@ On several GPUs: tools/dist_test.sh, tools/slurm_test.sh.
 """
 
 import os
+from argparse import ArgumentParser, Namespace
 
+from mmengine.config import Config
 from mmengine.runner import Runner
 
 from ..checkpoints import load_model
@@ -20,15 +22,16 @@ from . import options
 from .models import building, check_checkpoint, load_config
 
 
-def add_arguments(parser):
+def add_arguments(parser: ArgumentParser) -> None:
     options.add(parser, 'config', 'checkpoint', '--fuse', '--precision', '--json', *options.JOB)
     options.add(parser, '--out', type=str, metavar='FILE.pkl', help='write the predictions to it')
-    parser.add_argument(
+    show_dir = parser.add_argument(
         '--show-dir', metavar='DIR', help='draw the predictions into this folder'
-    ).complete = options.FOLDER
+    )
+    options.complete(show_dir, options.FOLDER)
 
 
-def require_same_classes(cfg, args):
+def require_same_classes(cfg: Config, args: Namespace) -> None:
     """Raise where an exported file is not for this config, or --fuse is asked of it."""
     if args.fuse:
         raise UserError(f'--fuse: {args.checkpoint} is exported, as it is')
@@ -41,7 +44,7 @@ def require_same_classes(cfg, args):
         )
 
 
-def run(args):
+def run(args: Namespace) -> dict[str, float]:
     check_checkpoint(args.checkpoint)
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(

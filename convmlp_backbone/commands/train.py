@@ -6,6 +6,8 @@ Goes on with an interrupted training with --resume. On several GPUs: tools/dist_
 tools/slurm_train.sh.
 """
 
+from argparse import ArgumentParser, Namespace
+
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
@@ -16,7 +18,7 @@ from . import options
 from .models import building, check_checkpoint, load_config
 
 
-def add_arguments(parser):
+def add_arguments(parser: ArgumentParser) -> None:
     options.add(parser, 'config', '--amp', *options.JOB)
     parser.add_argument(
         '--auto-scale-lr',
@@ -32,7 +34,7 @@ def add_arguments(parser):
     )
 
 
-def run(args):
+def run(args: Namespace) -> None:
     cfg = load_config(args, ['train', 'val'], args.resume)
     if args.amp:
         print(f'--amp: {use_mixed_precision(cfg, args.amp, get_device())}', flush=True)

@@ -9,12 +9,15 @@ address or convmlp://NAME; or MODEL=pretrained, with the published ones. As in t
 Writes one picture per model, and one with all of them beside each other.
 """
 
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from ..archs import NAMES
 from ..convmlp import ConvMLP
@@ -33,7 +36,7 @@ class Features:
     levels: list
 
 
-def one_per_size(maps):
+def one_per_size(maps: Sequence[Tensor]) -> list[int]:
     """The last map of every size, at most four; of a model with one size, four spread evenly."""
     sizes = {tuple(m.shape[-2:]): i for i, m in enumerate(maps)}
     if len(sizes) > 1:
@@ -41,7 +44,7 @@ def one_per_size(maps):
     return sorted({len(maps) * k // 4 - 1 for k in range(1, 5)} - {-1})
 
 
-def compute(spec, photo, shape=None):
+def compute(spec: str, photo: Image.Image, shape: tuple[int, int] | None = None) -> Features:
     """The features of one model.
 
     Args:
@@ -61,16 +64,14 @@ def compute(spec, photo, shape=None):
     )
     x = to_input(photo, model)
     with torch.no_grad():
-        if hasattr(model, 'backbone'):
-            if isinstance(model.backbone, ConvMLP):  # of a classifier, which needs the last only
-                model.backbone.out_indices = range(max(model.backbone.out_indices) + 1)
-            maps = model.backbone(x)
+        if backbone := getattr(model, 'backbone', None):
+            if isinstance(backbone, ConvMLP):  # of a classifier, which needs the last only
+                backbone.out_indices = tuple(range(max(backbone.out_indices) + 1))
+            maps = backbone(x)
+        elif taps := getattr(model, 'forward_intermediates', None):
+            maps = taps(x, intermediates_only=True)
         else:
-            maps = (
-                model.forward_intermediates(x, intermediates_only=True)
-                if hasattr(model, 'forward_intermediates')
-                else model(x)
-            )
+            maps = model(x)
     kept = one_per_size(maps)
     same_size = len({m.shape[-1] for m in maps}) == 1
     levels = [
@@ -86,7 +87,7 @@ def compute(spec, photo, shape=None):
     return Features(title, photo, levels)
 
 
-def label(name):
+def label(name: str) -> str:
     """The name of a model as people write it."""
     if name not in NAMES:
         return Path(name).stem
@@ -94,14 +95,14 @@ def label(name):
     return f'ConvMLP-{size.upper()}' + (f' ({part})' if part else '')
 
 
-def pick(maps, number, strongest):
+def pick(maps: np.ndarray, number: int, strongest: bool) -> Sequence[int] | np.ndarray:
     """Indices of the channels to draw: the first ones, or those that vary most over the image."""
     if not strongest:
         return range(min(number, len(maps)))
     return np.argsort(-maps.std(axis=(1, 2)), kind='stable')[:number]
 
 
-def draw(models, number, strongest, file):
+def draw(models: Sequence[Features], number: int, strongest: bool, file: Path) -> None:
     """Draw models beside each other, each with its image on top and a row per level."""
     from matplotlib.figure import Figure
 
@@ -110,7 +111,7 @@ def draw(models, number, strongest, file):
     gap, head, left = 0.3, 0.6, 1.2  # inches between rows, for the title, for the levels' names
     width, height = left + 1.05 * number, head + (rows + 2) * tile + rows * gap + 0.1
     figure = Figure(figsize=(len(models) * width, height), dpi=150)
-    parts = np.atleast_1d(figure.subfigures(1, len(models)))
+    (parts,) = figure.subfigures(1, len(models), squeeze=False)
     for part, model in zip(parts, models, strict=True):
         part.suptitle(
             model.title, fontsize=10, x=(left / width + 1) / 2, y=1 - 0.1 / height, va='top'
@@ -153,7 +154,7 @@ def draw(models, number, strongest, file):
     figure.savefig(file, facecolor='white')
 
 
-def add_arguments(parser):
+def add_arguments(parser: ArgumentParser) -> None:
     options.add(parser, 'image', 'models', '--shape')
     options.add(parser, '--out-dir', default='work_dirs/features')
     parser.add_argument(
@@ -167,7 +168,7 @@ def add_arguments(parser):
     )
 
 
-def run(args):
+def run(args: Namespace) -> None:
     if args.channels < 1:
         raise UserError(f'--channels {args.channels}: expected a positive number')
     shape = args.shape and image_shape(args.shape)

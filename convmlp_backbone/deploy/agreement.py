@@ -3,10 +3,11 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..errors import UserError
 from ..runtime import Detections, Runtime, prepare, resize
@@ -35,7 +36,7 @@ class Program(Runtime):
     One from elsewhere may hold code, so only what was just written is loaded.
     """
 
-    def __init__(self, file):
+    def __init__(self, file: Path):
         extra = {'convmlp.json': ''}
         # Guards would ask for sizes like those of the example.
         program = torch.export.load(file, extra_files=extra).module(check_guards=False)
@@ -55,7 +56,11 @@ def open_file(file: Path) -> Runtime:
 
 
 def agreement(
-    model, runtime: Runtime, photos: Sequence[np.ndarray], sizes=SIZES, batches=BATCHES
+    model: nn.Module,
+    runtime: Runtime,
+    photos: Sequence[np.ndarray],
+    sizes: Sequence[tuple[int, int]] = SIZES,
+    batches: Sequence[int] = BATCHES,
 ) -> Iterator[Row]:
     """Compare, in every size and batch.
 
@@ -97,7 +102,7 @@ def agreement(
                     )
 
 
-def compare(model, runtime: Runtime, images: np.ndarray) -> Row:
+def compare(model: nn.Module, runtime: Runtime, images: np.ndarray) -> Row:
     """One comparison, of images (N, height, width, C)."""
     batch, height, width = images.shape[:3]
     size = height + 7, width + 5  # of a segmentor's map, as if images had been resized
@@ -142,7 +147,7 @@ def normalise(images: np.ndarray, facts: dict) -> np.ndarray:
 
 
 @torch.no_grad()
-def predict(model, images: np.ndarray, size, facts: dict) -> list:
+def predict(model: Any, images: np.ndarray, size: tuple[int, int], facts: dict) -> Any:
     """What the toolbox's model predicts."""
     task = facts['task']
     if task == 'backbone':
@@ -199,7 +204,7 @@ def differ(ours: Detections, theirs: Detections) -> dict[str, float]:
         boxes=float(boxes[rows, pairs].max(initial=0)),
         scores=float(scores[rows, pairs].max(initial=0)),
     )
-    if theirs.masks is not None:
+    if theirs.masks is not None and ours.masks is not None:
         found['masks'] = float(
             (theirs.masks != ours.masks[pairs]).sum() / max(1, theirs.masks.sum())
         )

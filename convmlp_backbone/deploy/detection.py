@@ -4,7 +4,12 @@ The same arithmetic as MMDetection's ``predict``, image by image; what it leaves
 padding here, so that only the boxes that NMS looks at, and regions that are pooled, vary in number.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
+from mmengine.config import ConfigDict
+from mmengine.model import BaseModule
 from torch import Tensor
 from torchvision.ops import nms, roi_align
 
@@ -32,7 +37,9 @@ def best_scores(logits: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:
     return values, index.gather(1, best // classes), best % classes
 
 
-def decode(head, scores: list[Tensor], deltas: list[Tensor], size: tuple, number: int):
+def decode(
+    head: BaseModule, scores: list[Tensor], deltas: list[Tensor], size: tuple, number: int
+) -> tuple[Tensor, ...]:
     """The best boxes of every level of an anchor head.
 
     Args:
@@ -61,7 +68,7 @@ def decode(head, scores: list[Tensor], deltas: list[Tensor], size: tuple, number
     return tuple(torch.cat(parts, 1) for parts in zip(*levels, strict=True))
 
 
-def anchors(generator, level: int, index: Tensor, width: int) -> Tensor:
+def anchors(generator: Any, level: int, index: Tensor, width: int) -> Tensor:
     """The anchors (K, 4) of number ``index`` on a level's map that is ``width`` wide."""
     base = generator.base_anchors[level]
     cell = index // base.shape[0]
@@ -73,7 +80,7 @@ def anchors(generator, level: int, index: Tensor, width: int) -> Tensor:
     return base[index % base.shape[0]] + torch.stack([x, y, x, y], 1)
 
 
-def large_enough(boxes: Tensor, cfg) -> Tensor:
+def large_enough(boxes: Tensor, cfg: ConfigDict) -> Tensor:
     """Which boxes (..., 4) are longer and wider than the config's ``min_bbox_size``."""
     smallest = cfg.get('min_bbox_size', -1)
     return (
@@ -83,7 +90,9 @@ def large_enough(boxes: Tensor, cfg) -> Tensor:
     )
 
 
-def best_boxes(boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor, cfg, limit: int):
+def best_boxes(
+    boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor, cfg: ConfigDict, limit: int
+) -> tuple[Tensor, Tensor]:
     """Non-maximum suppression inside every group of every image.
 
     Args:
@@ -119,7 +128,7 @@ def best_boxes(boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor, cfg
     return index, scores < 0
 
 
-def pool(extractor, levels: list[Tensor], boxes: Tensor, images: Tensor) -> Tensor:
+def pool(extractor: BaseModule, levels: Sequence[Tensor], boxes: Tensor, images: Tensor) -> Tensor:
     """Every region from the level of its size: MMDetection's ``SingleRoIExtractor``.
 
     Args:

@@ -1,10 +1,13 @@
 """An exported file in place of a model, in a toolbox's own evaluation."""
 
+from pathlib import Path
+from typing import Any, NoReturn
+
 import numpy as np
 import torch
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
-from mmengine.structures import InstanceData, PixelData
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
 from ..errors import UserError
 from ..runtime import ExportedFileError, Runtime
@@ -12,7 +15,7 @@ from .agreement import given
 from .models import swapped
 
 
-def load(file, **options) -> Runtime:
+def load(file: str | Path, **options: Any) -> Runtime:
     """The runtime of an exported file, its errors among the package's own."""
     try:
         return Runtime(file, **options)
@@ -30,11 +33,11 @@ class ExportedModel(BaseModel):
         **options: Further arguments of the runtime.
     """
 
-    def __init__(self, file, data_preprocessor=None, **options):
+    def __init__(self, file: str, data_preprocessor: dict | None = None, **options: Any):
         super().__init__()
         self.runtime = load(file, **options)
 
-    def test_step(self, data):
+    def test_step(self, data: dict) -> list[BaseDataElement]:
         """Data of a toolbox's loader: images BGR (C, height, width) of type uint8."""
         return [
             self.fill(sample, image.numpy()[swapped(len(image))].transpose(1, 2, 0))
@@ -43,10 +46,10 @@ class ExportedModel(BaseModel):
 
     val_step = test_step
 
-    def forward(self, *args, **kwargs):
+    def forward(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise NotImplementedError('an exported model can only be evaluated')
 
-    def fill(self, sample, image):
+    def fill(self, sample: BaseDataElement, image: np.ndarray) -> BaseDataElement:
         """Put what is found in an RGB ``image`` into its data sample."""
         size = tuple(sample.ori_shape[:2])
         outputs = self.runtime.run(
@@ -58,7 +61,7 @@ class ExportedModel(BaseModel):
         return as_sample(result, sample, self.runtime.facts['task'])
 
 
-def as_sample(result, sample, task: str):
+def as_sample(result: Any, sample: BaseDataElement, task: str) -> BaseDataElement:
     """Put what a :class:`~convmlp_backbone.runtime.Runtime` found into a toolbox's data sample."""
     if task == 'classification':
         scores = torch.from_numpy(result)

@@ -1,6 +1,9 @@
 """What an exported file says of itself, so that nothing else is needed to use it."""
 
+from typing import Any
+
 import torch
+from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from ..config import datasets
@@ -15,7 +18,7 @@ IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_
 STEPS = ('Resize', 'ResizeEdge', 'CenterCrop')
 
 
-def facts_of(cfg, module: Exportable, dataset_meta: dict | None = None) -> dict:
+def facts_of(cfg: Config, module: Exportable, dataset_meta: dict | None = None) -> dict:
     """The facts of an exported model, each of which JSON can hold.
 
     Args:
@@ -51,7 +54,7 @@ def facts_of(cfg, module: Exportable, dataset_meta: dict | None = None) -> dict:
     return facts
 
 
-def plain(values):
+def plain(values: Any) -> list | None:
     """A palette or class names as lists, whatever they were; None stays."""
     return (
         torch.as_tensor(values).tolist()
@@ -62,13 +65,13 @@ def plain(values):
     )
 
 
-def test_dataset(cfg) -> dict:
+def test_dataset(cfg: Config) -> dict:
     """The config of the test data set that lies on a disk, {} where there is none."""
     loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
     return next(iter(datasets(loader)), None) or (loader or {}).get('dataset') or {}
 
 
-def dataset_metainfo(cfg) -> dict:
+def dataset_metainfo(cfg: Config) -> dict:
     """Class names and palette that the config or the class of its data set gives."""
     dataset = test_dataset(cfg)
     kind = DATASETS.get(dataset['type']) if 'type' in dataset else None
@@ -79,7 +82,7 @@ def dataset_metainfo(cfg) -> dict:
     }
 
 
-def resize_steps(cfg, normalised: bool = False) -> list[dict]:
+def resize_steps(cfg: Config, normalised: bool = False) -> list[dict]:
     """The steps of the test pipeline that change an image's size, as the runtime does them.
 
     Args:
@@ -104,7 +107,7 @@ def resize_steps(cfg, normalised: bool = False) -> list[dict]:
     return steps
 
 
-def crop(step) -> dict:
+def crop(step: dict) -> dict:
     size = step['crop_size']
     width, height = (size, size) if isinstance(size, int) else size
     if step.get('auto_pad'):
@@ -112,7 +115,7 @@ def crop(step) -> dict:
     return dict(step='crop', size=[height, width])
 
 
-def resize(kind, step) -> dict:
+def resize(kind: str, step: dict) -> dict:
     library, name = step.get('backend', 'cv2'), step.get('interpolation', 'bilinear')
     valid = dict(
         cv2=['bilinear'], pillow=['nearest', 'bilinear', 'bicubic', 'lanczos', 'box', 'hamming']

@@ -5,7 +5,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from unittest import mock
 
@@ -36,7 +36,7 @@ def quiet() -> Iterator[None]:
 
 # PyTorch rounds a pooled size by a branch on the remainder, which would bind the exported program
 # to even or to odd sizes; for positive numbers // is the same without the branch.
-def size_without_branch():
+def size_without_branch() -> AbstractContextManager:
     return mock.patch('torch._meta_registrations.div_rtn', lambda x, y: x // y, create=True)
 
 
@@ -52,7 +52,7 @@ def trace(module: Exportable) -> torch.export.ExportedProgram:
     images = torch.zeros(shape, dtype=torch.float32 if module.normalised else torch.uint8)
     any_number = torch.export.Dim.DYNAMIC
     dynamic: tuple = ({i: any_number for i in range(4) if i != (1 if module.normalised else 3)},)
-    inputs = (images,)
+    inputs: tuple[torch.Tensor, ...] = (images,)
     if module.task == 'segmentation':
         inputs, dynamic = (images, torch.tensor([210, 340])), (*dynamic, {})
     try:
@@ -64,7 +64,7 @@ def trace(module: Exportable) -> torch.export.ExportedProgram:
 
 
 @contextmanager
-def unfinished(program, path: Path, facts: dict) -> Iterator[Path]:
+def unfinished(program: torch.export.ExportedProgram, path: Path, facts: dict) -> Iterator[Path]:
     """Write ``program`` beside ``path``; it takes that name where the block ends without error."""
     if path.suffix not in ENDINGS:
         raise UserError(f'{path}: expected a name that ends in {", ".join(ENDINGS)}')
@@ -83,11 +83,11 @@ def unfinished(program, path: Path, facts: dict) -> Iterator[Path]:
             part.with_suffix('.bin').unlink(missing_ok=True)
 
 
-def write_pt2(program, path, facts):
+def write_pt2(program: torch.export.ExportedProgram, path: Path, facts: dict) -> None:
     torch.export.save(program, path, extra_files={'convmlp.json': json.dumps(facts)})
 
 
-def write_onnx(program, path, facts):
+def write_onnx(program: torch.export.ExportedProgram, path: Path, facts: dict) -> None:
     inputs = ['images', 'size'] if facts['task'] == 'segmentation' else ['images']
     with torch.no_grad(), quiet(), size_without_branch():
         onnx = torch.onnx.export(
@@ -98,6 +98,7 @@ def write_onnx(program, path, facts):
             input_names=inputs,
             output_names=facts['outputs'],
         )
+    assert onnx is not None  # as dynamo=True gives it
     for node in onnx.model.graph.all_nodes():
         node.metadata_props.clear()  # the lines of code, with this machine's paths
     onnx.model.metadata_props.update(
@@ -106,7 +107,7 @@ def write_onnx(program, path, facts):
     onnx.save(path, external_data=False)
 
 
-def write_openvino(program, path, facts):
+def write_openvino(program: torch.export.ExportedProgram, path: Path, facts: dict) -> None:
     onnx = path.with_suffix('.onnx')
     try:
         write_onnx(program, onnx, facts)

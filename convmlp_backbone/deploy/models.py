@@ -1,6 +1,11 @@
 """The toolboxes' models as modules from a batch of images to tensors, as they are exported."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
+from mmengine.config import ConfigDict
+from mmengine.model import BaseModel, BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,11 +28,14 @@ class Exportable(nn.Module):
 
     task: str
     outputs: tuple[str, ...]
+    backbone: Any
+    cfg: Any
 
     def __init__(self, model: nn.Module, preprocessor: dict, normalised: bool = False):
         super().__init__()
         self.normalised = normalised
-        self.channels = getattr(model, 'backbone', model).in_channels
+        backbone: Any = getattr(model, 'backbone', model)
+        self.channels: int = backbone.in_channels
         self.mean = list(preprocessor.get('mean') or [0.0])
         self.std = list(preprocessor.get('std') or [1.0])
         if len(self.mean) == len(self.std) == 1:
@@ -65,12 +73,12 @@ class Backbone(Exportable):
 
     task = 'backbone'
 
-    def __init__(self, model, preprocessor, normalised=True):
+    def __init__(self, model: BaseModule, preprocessor: dict, normalised: bool = True):
         super().__init__(model, preprocessor, normalised)
         self.backbone = model
         self.outputs = tuple(f'F{i + 1}' for i in model.out_indices)
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.backbone(self.prepare(images)))
 
 
@@ -79,7 +87,7 @@ class Classifier(Exportable):
 
     task, outputs = 'classification', ('scores',)
 
-    def __init__(self, model, *args):
+    def __init__(self, model: BaseModel, *args: Any):
         super().__init__(model, *args)
         self.backbone, self.neck, self.head = (
             model.backbone,
@@ -87,7 +95,7 @@ class Classifier(Exportable):
             model.head,
         )
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         features = self.backbone(self.prepare(images))
         if self.neck is not None:
             features = self.neck(features)
@@ -103,7 +111,7 @@ class Segmentor(Exportable):
 
     task, outputs = 'segmentation', ('labels',)
 
-    def __init__(self, model, preprocessor, normalised=False):
+    def __init__(self, model: BaseModel, preprocessor: dict, normalised: bool = False):
         test_cfg = preprocessor.get('test_cfg') or {}
         super().__init__(
             model,
@@ -140,7 +148,7 @@ class Segmentor(Exportable):
                         ),
                     )
 
-    def forward(self, images, size):
+    def forward(self, images: Tensor, size: Tensor) -> Tensor:
         height, width = self.size(images)
         images = self.prepare(images)
         levels = self.backbone(images)
@@ -150,7 +158,7 @@ class Segmentor(Exportable):
         scores = self.resize(scores[..., :height, :width], size.tolist())
         return scores.argmax(1).to(torch.uint8 if scores.shape[1] <= 256 else torch.int64)
 
-    def resize(self, scores, size):
+    def resize(self, scores: Tensor, size: Sequence[int]) -> Tensor:
         return F.interpolate(
             scores, size=size, mode='bilinear', align_corners=self.head.align_corners
         )
@@ -159,22 +167,27 @@ class Segmentor(Exportable):
 class Detector(Exportable):
     """What detectors have in common: the best boxes of an anchor head."""
 
-    def __init__(self, model, *args):
+    def __init__(self, model: BaseModel, *args: Any):
         super().__init__(model, *args)
         self.backbone, self.neck = model.backbone, getattr(model, 'neck', None)
 
-    def levels(self, images):
+    def levels(self, images: Tensor) -> Sequence[Tensor]:
         """What the heads read."""
         levels = self.backbone(self.prepare(images))
         return levels if self.neck is None else self.neck(levels)
 
-    def candidates(self, head, cfg, levels, size):
+    def candidates(
+        self, head: BaseModule, cfg: ConfigDict, levels: Sequence[Tensor], size: tuple[int, int]
+    ) -> tuple[Tensor, ...]:
         """Boxes, probabilities, labels, levels and which are valid, (N, K) each."""
-        boxes, scores, labels, levels = decode(head, *head(levels), size, cfg['nms_pre'])
+        scores, deltas = head(levels)
+        boxes, scores, labels, level = decode(head, scores, deltas, size, cfg['nms_pre'])
         valid = (scores > -torch.inf) & large_enough(boxes, cfg)
-        return boxes, scores.sigmoid(), labels, levels, valid
+        return boxes, scores.sigmoid(), labels, level, valid
 
-    def detections(self, boxes, scores, labels, valid, cfg):
+    def detections(
+        self, boxes: Tensor, scores: Tensor, labels: Tensor, valid: Tensor, cfg: ConfigDict
+    ) -> tuple[Tensor, ...]:
         """Boxes (N, L, 4), scores and labels (N, L), counts (N,), with zeros behind the last."""
         index, none = best_boxes(boxes, scores, labels, valid, cfg['nms'], cfg['max_per_img'])
         boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4))
@@ -186,19 +199,19 @@ class Detector(Exportable):
         )
 
 
-def require(fits, name, value, valid):
+def require(fits: bool, name: str, value: object, valid: str) -> None:
     if not fits:
         raise UserError(f'{name}={value!r} cannot be exported; what can: {valid}')
 
 
-def require_exportable_head(head, cfg, name):
+def require_exportable_head(head: BaseModule, cfg: ConfigDict, name: str) -> None:
     """Raise unless ``head`` and its ``test_cfg`` are of the kind that :mod:`detection` knows."""
     require(head.use_sigmoid_cls, f'{name}.loss_cls.use_sigmoid', False, 'True')
     require(cfg.get('nms_pre', -1) > 0, f'{name}.nms_pre', cfg.get('nms_pre'), 'a positive number')
     require_nms(cfg, name)
 
 
-def require_nms(cfg, name):
+def require_nms(cfg: ConfigDict, name: str) -> None:
     kind = (cfg.get('nms') or {}).get('type')
     require(kind == 'nms', f'{name}.nms.type', kind, "'nms'")
     require(
@@ -214,12 +227,12 @@ class SingleStage(Detector):
 
     task, outputs = 'detection', ('boxes', 'scores', 'labels', 'counts')
 
-    def __init__(self, model, *args):
+    def __init__(self, model: BaseModel, *args: Any):
         super().__init__(model, *args)
         self.head, self.cfg = model.bbox_head, model.test_cfg
         require_exportable_head(self.head, self.cfg, 'test_cfg')
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         levels = self.levels(images)
         boxes, scores, labels, _, valid = self.candidates(
             self.head, self.cfg, levels, self.size(images)
@@ -236,7 +249,7 @@ class TwoStage(Detector):
 
     task = 'detection'
 
-    def __init__(self, model, *args):
+    def __init__(self, model: BaseModel, *args: Any):
         super().__init__(model, *args)
         self.rpn, self.roi = model.rpn_head, model.roi_head
         self.cfg = model.test_cfg
@@ -249,7 +262,7 @@ class TwoStage(Detector):
         require_exportable_head(self.rpn, self.cfg['rpn'], 'test_cfg.rpn')
         require_nms(self.cfg['rcnn'], 'test_cfg.rcnn')
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         size = self.size(images)
         levels = self.levels(images)
         boxes, scores, _, level, valid = self.candidates(self.rpn, self.cfg['rpn'], levels, size)
@@ -286,7 +299,14 @@ class TwoStage(Detector):
         )
         return (*found, self.masks(levels, *found)) if self.roi.with_mask else found
 
-    def masks(self, levels, boxes, scores, labels, counts):
+    def masks(
+        self,
+        levels: Sequence[Tensor],
+        boxes: Tensor,
+        scores: Tensor,
+        labels: Tensor,
+        counts: Tensor,
+    ) -> Tensor:
         images, places = (torch.arange(boxes.shape[1]) < counts[:, None]).nonzero().unbind(1)
         masks = self.roi.mask_head(
             pool(self.roi.mask_roi_extractor, levels, boxes[images, places], images)
@@ -305,7 +325,7 @@ def exportable(model: nn.Module, preprocessor: dict, normalised: bool = False) -
     Raises:
         UserError: None can.
     """
-    backbone = getattr(model, 'backbone', model)
+    backbone: Any = getattr(model, 'backbone', model)
     if not hasattr(backbone, 'fuse'):
         raise UserError(f'{type(model).__name__} has no ConvMLP to export')
     backbone.fuse()
@@ -316,7 +336,11 @@ def exportable(model: nn.Module, preprocessor: dict, normalised: bool = False) -
         for name in ('bbox_head', 'roi_head', 'rpn_head', 'decode_head', 'head')
         if getattr(model, name, None)
     }
-    kinds = {('RetinaHead',): SingleStage, ('StandardRoIHead', 'RPNHead'): TwoStage}
+    kinds: dict[tuple[str, ...], type[Exportable]] = {
+        ('RetinaHead',): SingleStage,
+        ('StandardRoIHead', 'RPNHead'): TwoStage,
+    }
+    kind: type[Exportable] | None
     if 'decode_head' in heads:
         kind = Segmentor
     elif list(heads) == ['head'] and hasattr(model, 'predict'):

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,7 +15,7 @@ from .survey import Look
 COPIES = 0.02  # of the validation images that may be in the training set, too
 
 
-def check(found: Found, looks: dict[str, Look]):
+def check(found: Found, looks: dict[str, Look]) -> None:
     """Append to ``found.errors`` and ``found.notes`` what images and labels tell.
 
     Args:
@@ -30,9 +31,9 @@ def check(found: Found, looks: dict[str, Look]):
     for one in checks:
         one(found, looks)
     # Of sound labels only can one ask whether they suit the pixels.
-    for one in (_positions, _reach, _exchanged):
+    for ask in (_positions, _reach, _exchanged):
         if not found.errors:
-            one(found)
+            ask(found)
 
 
 def empty_split(root: Path, found: Found) -> list[str]:
@@ -232,10 +233,10 @@ def _misplaced(found, split):
         if box is not None:
             by = np.subtract(box, a['bbox'])
             off.append(by[:2] if np.abs(by).max() > 2 + 0.1 * max(box[2:]) else (0, 0))
-    off = np.array(off, float).reshape(-1, 2)
-    moved = off.any(1)
+    offsets = np.array(off, float).reshape(-1, 2)
+    moved = offsets.any(1)
     if len(off) and moved.mean() > 0.05:
-        x, y = np.median(off[moved], 0)
+        x, y = np.median(offsets[moved], 0)
         found.errors.append(
             f'{moved.sum()} of {len(off)} {split} boxes do not lie round their '
             f'masks: the masks are {x:+.0f}, {y:+.0f} pixels from the boxes'
@@ -247,7 +248,7 @@ def _misplaced(found, split):
         )
 
 
-def box_of_mask(segmentation):
+def box_of_mask(segmentation: Any) -> list[float] | None:
     if not isinstance(segmentation, dict) or isinstance(segmentation.get('counts'), list):
         return None
     from pycocotools import mask
@@ -258,13 +259,13 @@ def box_of_mask(segmentation):
 def _exchanged(found):
     if len(found.names) < 2 or found.task == 'semantic':
         return
-    features = [
+    train, val = (
         plausible.image_features(found.root, found.splits[split])
         if found.task == 'classes'
         else plausible.box_features(found.root, found.splits[split])
         for split in ('train', 'val')
-    ]
-    if pairs := plausible.exchanged(*features, found.names):
+    )
+    if pairs := plausible.exchanged(train, val, found.names):
         found.errors.append(
             'the classes have another order in the validation set than in the training set: its '
             + some([f'{a} looks like {b}' for a, b in pairs])

@@ -7,6 +7,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -139,7 +140,9 @@ def canonical(
             f'such as {some(missing)}; copy them into the folder, or take them '
             'out of the file'
         )
-    kept, annotations, strange = {}, [], Counter()
+    kept: dict[str, dict] = {}
+    strange: Counter[str] = Counter()
+    annotations = []
     for image, path in zip(coco['images'], paths, strict=True):
         if path:
             kept[str(image.get('id'))] = dict(
@@ -202,18 +205,18 @@ def locate(names: list[str], file: str, split: str, images: list[str]) -> list[s
     by_name: dict[str, list[str]] = {}
     for path in images:
         by_name.setdefault(Path(path).name, []).append(path)
-    found = []
+    found: list[str | None] = []
     for name in names:
-        path = f'{folder}/{name}'.lstrip('/')
-        if path not in there:  # an absolute path of another machine, or one with a folder too many
+        place: str | None = f'{folder}/{name}'.lstrip('/')
+        if place not in there:  # an absolute path of another machine, or one with a folder too many
             same = by_name.get(Path(name).name, [])
             same = [p for p in same if split_of(p) in (split, 'all')] or same
-            path = same[0] if len(same) == 1 else None
-        found.append(path)
+            place = same[0] if len(same) == 1 else None
+        found.append(place)
     return found
 
 
-def usable(segmentation) -> bool:
+def usable(segmentation: object) -> bool:
     """Whether COCO's API can make a mask of it: polygons of three points and more, or RLE."""
     if isinstance(segmentation, dict):
         return 'counts' in segmentation and 'size' in segmentation
@@ -227,7 +230,7 @@ def usable(segmentation) -> bool:
     )
 
 
-def box_of(segmentation) -> list[float] | None:
+def box_of(segmentation: Any) -> list[float] | None:
     """The box round polygons."""
     if not usable(segmentation) or isinstance(segmentation, dict):
         return None

@@ -25,7 +25,7 @@ class Plan:
     values: dict[str, Any] = field(default_factory=dict)
     why: dict[str, str] = field(default_factory=dict)
 
-    def set(self, name: str, value: Any, why: str = ''):
+    def set(self, name: str, value: Any, why: str = '') -> None:
         self.values[name], self.why[name] = value, why
 
     def __getitem__(self, name: str) -> Any:
@@ -39,8 +39,8 @@ def to_32(pixels: float) -> int:
 
 def object_sizes(coco: dict) -> np.ndarray:
     """Width and height in pixels of the objects to learn, (N, 2)."""
-    boxes = [a['bbox'][2:] for a in coco['annotations'] if not a['iscrowd']]
-    boxes = np.array(boxes, float).reshape(-1, 2)
+    sides = [a['bbox'][2:] for a in coco['annotations'] if not a['iscrowd']]
+    boxes = np.array(sides, float).reshape(-1, 2)
     return boxes[(boxes >= 1).all(1)]
 
 
@@ -72,8 +72,8 @@ def image_scale(sizes: np.ndarray, long_side: float, device: str) -> tuple[float
 
 def overlaps(sizes: np.ndarray, sides: list[float], ratios: list[float]) -> np.ndarray:
     """Best overlap (IoU) of each object with an anchor at the same place, (N, )."""
-    ratios = np.sqrt(np.array(ratios))
-    anchors = np.stack([np.outer(sides, 1 / ratios).ravel(), np.outer(sides, ratios).ravel()], -1)
+    roots = np.sqrt(np.array(ratios))
+    anchors = np.stack([np.outer(sides, 1 / roots).ravel(), np.outer(sides, roots).ravel()], -1)
     both = np.minimum(sizes[:, None], anchors).prod(-1)
     return (both / (sizes.prod(1)[:, None] + anchors.prod(1) - both)).max(1)
 

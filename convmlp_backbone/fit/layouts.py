@@ -37,7 +37,7 @@ def read(
     """
     if not root.is_dir():
         raise UserError(f'no folder {root}')
-    for name in OF_TASK.get(task, LAYOUTS):
+    for name in OF_TASK.get(task or '', LAYOUTS):
         if found := LAYOUTS[name](root):
             break
     else:
@@ -60,7 +60,7 @@ def read(
     return found
 
 
-def keep_classes(found: Found, classes: list[str]):
+def keep_classes(found: Found, classes: list[str]) -> None:
     """Leave out all other classes, and number these in their order."""
     if unknown := [name for name in classes if name not in found.names]:
         raise UserError(f'--classes {some(unknown)}: the folder has {some(found.names, 8)}')

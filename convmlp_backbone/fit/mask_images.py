@@ -3,7 +3,9 @@
 import csv
 import multiprocessing
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -43,16 +45,15 @@ def read(root: Path) -> Found | None:
     for path in masks:
         for key in keys(path):
             by_key.setdefault(key, []).append(path)
-    alone, parts = [], {}
+    alone = []
+    parts: dict[str, list[tuple[str, str]]] = {}
     for path in images:
-        found = next((by_key[key] for key in keys(path) if len(by_key.get(key, [])) == 1), None)
-        if found is None:
+        same = next((by_key[key] for key in keys(path) if len(by_key.get(key, [])) == 1), None)
+        if same is None:
             alone.append(path)
             continue
         split = split_of(path)
-        parts.setdefault(split_of(found[0]) if split == 'all' else split, []).append(
-            (path, found[0])
-        )
+        parts.setdefault(split_of(same[0]) if split == 'all' else split, []).append((path, same[0]))
     if not parts:
         return None
     if len(parts) > 1:
@@ -121,16 +122,17 @@ def mask_pixels(path: Path) -> np.ndarray:
     """A mask as (H, W) values, or (H, W, 3) where it has colours."""
     with Image.open(path) as image:
         if image.mode in ('RGB', 'RGBA', 'LA', 'CMYK', 'YCbCr', 'PA'):
-            image = image.convert('RGB')
-        elif image.mode == '1':
-            image = image.convert('L')
-        pixels = np.asarray(image)
+            pixels = np.asarray(image.convert('RGB'))
+        else:
+            pixels = np.asarray(image.convert('L') if image.mode == '1' else image)
     if pixels.ndim == 3 and (pixels[..., :1] == pixels).all():
         pixels = pixels[..., 0]
     return pixels
 
 
-def understand(found: Found, unlabelled: int | None = None, classes: list[str] | None = None):
+def understand(
+    found: Found, unlabelled: int | None = None, classes: list[str] | None = None
+) -> None:
     """Fill ``found.names`` and ``found.values`` from the masks' pixels.
 
     Args:
@@ -140,9 +142,10 @@ def understand(found: Found, unlabelled: int | None = None, classes: list[str] |
     """
     root = found.root
     paths = {split: [root / mask for _, mask in part] for split, part in found.splits.items()}
-    counts, kinds = {split: {} for split in paths}, set()
-    for split, part in paths.items():
-        for path, (kind, values) in zip(part, map_files(values_of, part), strict=True):
+    counts: dict[str, dict] = {split: {} for split in paths}
+    kinds = set()
+    for split, masks in paths.items():
+        for path, (kind, values) in zip(masks, map_files(values_of, masks), strict=True):
             if kind is None:
                 found.errors.append(f'{path} {values}')
                 continue
@@ -183,7 +186,7 @@ def understand(found: Found, unlabelled: int | None = None, classes: list[str] |
         )
 
 
-def map_files(function, paths):
+def map_files(function: Callable[[Path], Any], paths: Sequence[Path]) -> list:
     if len(paths) < 64:
         return list(map(function, paths))
     with multiprocessing.get_context('fork').Pool() as pool:
@@ -197,7 +200,9 @@ def given_names(root: Path) -> list[str]:
     return []
 
 
-def _values(found: Found, total: dict, unlabelled: int | None, names: list[str], forced: bool):
+def _values(
+    found: Found, total: dict, unlabelled: int | None, names: list[str], forced: bool
+) -> None:
     values = sorted(total)
     ignored = set() if unlabelled is None else {unlabelled}
     if unlabelled is None and set(values) <= {0, 255}:
@@ -254,7 +259,7 @@ def ade_layout(found: Found) -> bool:
     )
 
 
-def _colours(found: Found, total: dict):
+def _colours(found: Found, total: dict) -> None:
     names = {}
     for name in COLOUR_FILES:
         if (found.root / name).is_file():
@@ -297,11 +302,11 @@ def read_colours(path: Path) -> dict[tuple[int, int, int], str]:
         numbers = [int(part) for part in row if part.strip().isdigit()][:3]
         words = [part.strip() for part in row if part.strip() and not part.strip().isdigit()]
         if len(numbers) == 3 and words:
-            colours[tuple(numbers)] = ' '.join(words)
+            colours[numbers[0], numbers[1], numbers[2]] = ' '.join(words)
     return colours
 
 
-def write_maps(found: Found, folder: Path):
+def write_maps(found: Found, folder: Path) -> None:
     """The class maps of all masks, ``folder/IMAGE.png``: a link where the mask is one already."""
     identical = all(isinstance(v, int) and v == i for v, i in found.values.items())
     for part in found.splits.values():

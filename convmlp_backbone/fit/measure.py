@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.model import BaseModel
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
@@ -51,12 +52,12 @@ def free_memory() -> float:
     """Bytes that training may take: of the GPU, or of what the machine or the container has."""
     if device() == 'cuda':
         return torch.cuda.mem_get_info()[0]
-    free = 1024.0 * int(re.search(r'MemAvailable: +(\d+) kB', MEMORY.read_text())[1])
-    for limit, used in (
+    free = 1024.0 * int(re.findall(r'MemAvailable: +(\d+) kB', MEMORY.read_text())[0])
+    for names in (
         ('memory.max', 'memory.current'),
         ('memory/memory.limit_in_bytes', 'memory/memory.usage_in_bytes'),
     ):
-        limit, used = (CGROUP / name for name in (limit, used))
+        limit, used = (CGROUP / name for name in names)
         if limit.is_file() and used.is_file() and (text := limit.read_text().strip()).isdigit():
             free = min(free, int(text) - int(used.read_text()))
     return free
@@ -124,10 +125,11 @@ def mixed_precision(cfg: Config, where: str) -> str | None:
     return None if cfg.optim_wrapper.type == 'OptimWrapper' else words
 
 
-def _step(model: torch.nn.Module, cfg: Config, data: Sequence) -> float:
+def _step(model: BaseModel, cfg: Config, data: Sequence) -> float:
     """Seconds of an iteration, loading included: the median without the first."""
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
-    size, times, start = cfg.train_dataloader.batch_size, [], time.monotonic()
+    size, start = cfg.train_dataloader.batch_size, time.monotonic()
+    times: list[float] = []
     while len(times) < 2 or len(times) <= ITERATIONS and time.monotonic() - start < SECONDS:
         begin = time.monotonic()
         batch = [data[(len(times) * size + i) % len(data)] for i in range(size)]
@@ -146,6 +148,6 @@ def memory_taken() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def synchronize():
+def synchronize() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()

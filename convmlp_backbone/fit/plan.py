@@ -133,7 +133,7 @@ def flip_directions(found: Found) -> tuple[str, str]:
     return 'horizontal', ''
 
 
-def start_from(plan: Plan, task: str, weights: str | None):
+def start_from(plan: Plan, task: str, weights: str | None) -> None:
     """Set ``load_from``, of a whole model, or ``backbone``, of a classifier's weights."""
     plan.set('load_from', None)
     plan.set('backbone', None)
@@ -161,14 +161,16 @@ def start_from(plan: Plan, task: str, weights: str | None):
         plan.set('backbone', source)
 
 
-def choose_size(plan: Plan, found: Found, cost: Cost, minutes: float, looks: dict[str, Look]):
+def choose_size(
+    plan: Plan, found: Found, cost: Cost, minutes: float, looks: dict[str, Look]
+) -> None:
     """The side of a classifier's images, the largest that leaves 50 passes over them.
 
     Args:
         cost: Measured at the plan's size; changed to that of the new one.
     """
     side = float(
-        np.median([min(looks[image].size) for image in found.images('train') if looks[image].size])
+        np.median([min(shown) for image in found.images('train') if (shown := looks[image].size)])
     )
     passes = 60 * minutes / (cost.step * len(found.images('train')) / plan['batch'])
     for size in (224, 192, 160, 128, 96, 64):
@@ -183,7 +185,7 @@ def choose_size(plan: Plan, found: Found, cost: Cost, minutes: float, looks: dic
     plan.set('size', size, f'{size} pixels: the most with 50 passes over the images in the time')
 
 
-def schedule(plan: Plan, found: Found, cost: Cost, minutes: float, free: float):
+def schedule(plan: Plan, found: Found, cost: Cost, minutes: float, free: float) -> None:
     """Set what depends on the measured costs."""
     seconds = max(60 * minutes - START_UP, 20)
     size, why = batch_size(

@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 from .found import Found
 from .survey import Look
@@ -11,7 +11,7 @@ SHARE = 0.2  # of the images
 SEED = 0
 
 
-def make_splits(found: Found, looks: dict[str, Look]):
+def make_splits(found: Found, looks: dict[str, Look]) -> None:
     """Divide the only split of ``found``, if it has no training or no validation set.
 
     Copies of an image stay together: files of the same content, and those that Roboflow's
@@ -89,7 +89,7 @@ def held_out(keys: dict[str, tuple[Hashable, ...]], strata: dict[str, Hashable])
     return held
 
 
-def subset(part, inside):
+def subset(part: dict | list, inside: Callable[[str], bool]) -> dict | list:
     """What of a split belongs to images for which ``inside`` is true."""
     if not isinstance(part, dict):
         return [pair for pair in part if inside(pair[0])]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 from ..errors import UserError
 from .found import SUFFIXES, Found, files_below, some, split_of
@@ -42,17 +43,14 @@ def read(root: Path) -> Found | None:
         by_stem.setdefault(Path(path).stem, []).append(path)
     missing = []
     for split, names in splits(root, files, found).items():
-        coco = dict(images=[], annotations=[])
+        coco: dict[str, list[dict]] = dict(images=[], annotations=[])
         for name in names:
             image = image_of(name, text(files[name], 'filename'), by_stem)
             if image is None:
                 missing.append(name)
                 continue
             size = files[name].find('size')
-            width, height = (
-                int(float(text(size, key) or 0)) if size is not None else 0
-                for key in ('width', 'height')
-            )
+            width, height = (int(float(text(size, key) or 0)) for key in ('width', 'height'))
             if not width or not height:
                 width, height = image_size(root / image) or (0, 0)
             index = len(coco['images'])
@@ -84,15 +82,15 @@ def read(root: Path) -> Found | None:
     return found
 
 
-def text(element, tag: str) -> str:
-    return (element.findtext(tag) or '').strip()
+def text(element: Element | None, tag: str) -> str:
+    return '' if element is None else (element.findtext(tag) or '').strip()
 
 
-def corners(path: Path, element) -> tuple[float, ...]:
+def corners(path: Path, element: Element) -> tuple[float, ...]:
     try:
         box = element.find('bndbox')
         return tuple(float(text(box, key)) for key in ('xmin', 'ymin', 'xmax', 'ymax'))
-    except (TypeError, ValueError, AttributeError):
+    except ValueError:
         raise UserError(
             f'{path}: the object {text(element, "name")} has no bndbox of four numbers'
         ) from None

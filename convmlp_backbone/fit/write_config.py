@@ -23,7 +23,7 @@ METRICS = dict(
 )
 
 
-def write_data(found: Found, folder: Path):
+def write_data(found: Found, folder: Path) -> None:
     """The annotation files that the config names: COCO's, or lists of images."""
     for split, part in found.splits.items():
         if found.task in ('boxes', 'masks'):

@@ -3,6 +3,7 @@
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -18,8 +19,7 @@ NAME_FILES = ('classes.txt', 'obj.names', 'labels.txt', '_darknet.labels')
 def read(root: Path) -> Found | None:
     """The data set of the YOLO labels below ``root``; None if there are none."""
     images, texts = files_below(root, SUFFIXES), set(files_below(root, ['.txt']))
-    labels = {image: label_file(image, texts) for image in images}
-    labels = {image: label for image, label in labels.items() if label}
+    labels = {image: label for image in images if (label := label_file(image, texts))}
     if not any(is_label(root / label) for label in list(labels.values())[:50]):
         return None
     found = Found(root, 'YOLO', 'boxes', [], {})
@@ -171,10 +171,10 @@ def class_names(root: Path, found: Found) -> tuple[list[str], str]:
 
 def image_lists(root: Path, images: list[str], found: Found) -> dict[str, list[str]]:
     """The images of each split: as ``data.yaml`` says, or as the folders are called."""
-    there, parts = set(images), {}
-    described = description(root)
-    for key in ('train', 'val', 'test') if described else ():
-        path, content = described
+    there = set(images)
+    parts: dict[str, list[str]] = {}
+    path, content = description(root) or (root, {})
+    for key in ('train', 'val', 'test'):
         places = content.get(key)
         listed = []
         for place in [places] if isinstance(places, str) else places or []:
@@ -219,14 +219,14 @@ def images_at(root: Path, base: Path, path: str | None, place: str, there: set[s
 
 
 def to_coco(root: Path, images: list[str], rows: dict, classes: int) -> dict:
-    coco = dict(images=[], annotations=[])
+    coco: dict[str, list[dict]] = dict(images=[], annotations=[])
     for number, image in enumerate(images):
         width, height = image_size(root / image) or (0, 0)
         coco['images'].append(dict(id=number, file_name=image, width=width, height=height))
         for index, values in rows[image]:
             if index >= classes:
                 continue
-            one = dict(image_id=number, category_id=index, iscrowd=0)
+            one: dict[str, Any] = dict(image_id=number, category_id=index, iscrowd=0)
             if len(values) == 4:
                 x, y, w, h = np.array(values) * [width, height, width, height]
                 box = [x - w / 2, y - h / 2, w, h]

@@ -7,14 +7,18 @@ import signal
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, is_distributed, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 
 from ..errors import CheckpointError
 from ..files import whole_file
@@ -26,7 +30,7 @@ from .work_dir import latest_checkpoint, lock, unlock
 class AtomicBackend(LocalBackend):
     """Local files that are written whole or not at all, whatever dies meanwhile."""
 
-    def put(self, obj, filepath):
+    def put(self, obj: bytes, filepath: str | Path) -> None:
         try:
             with whole_file(filepath) as part:
                 part.write_bytes(obj)
@@ -35,7 +39,7 @@ class AtomicBackend(LocalBackend):
                 f'{filepath} could not be written: {error.strerror}; all earlier files are whole'
             ) from error
 
-    def put_text(self, obj, filepath, encoding='utf-8'):
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         self.put(obj.encode(encoding), filepath)
 
 
@@ -81,7 +85,8 @@ class AtomicCheckpointHook(CheckpointHook):
     - What is outdated is deleted after the new one is on the disk, not before; only files that
       this training has written, in its own folder.
     - SIGTERM, which Slurm sends before it kills, lets the iteration finish, writes
-      ``interrupted.pth`` and ends the program with status 143. A second one ends it at once.
+      ``interrupted.pth`` and ends the program with status 143. A second one, a second or more
+      later, ends it at once; sooner it is the same command, which torchrun passes on as well.
     - ``resume=True`` finds the latest checkpoint even where ``last_checkpoint`` is of no use.
     - After a validation the checkpoint before it is written again, with what came of it.
 
@@ -95,16 +100,27 @@ class AtomicCheckpointHook(CheckpointHook):
         UserError: Another process trains in the work dir.
     """
 
-    def __init__(self, *args, backend_args=dict(backend='atomic'), grace=300, **kwargs):
+    file_backend: Any
+
+    def __init__(
+        self,
+        *args: Any,
+        backend_args: dict = dict(backend='atomic'),
+        grace: float = 300,
+        **kwargs: Any,
+    ):
         super().__init__(*args, backend_args=backend_args, **kwargs)
         self.grace = grace
         self.terminated = False
-        self.saved = None, None  # how many iterations the last checkpoint has seen, and its path
-        self.written, self.outdated = set(), []
-        self.pid, self.previous_handler = os.getpid(), signal.SIG_DFL
-        self.ended = None  # an event, while a training lasts
+        # How many iterations the last checkpoint has seen, and its path.
+        self.saved: tuple[int | None, str] = None, ''
+        self.written: set[str] = set()
+        self.outdated: list[str] = []
+        self.pid = os.getpid()
+        self.previous_handler: Any = signal.SIG_DFL
+        self.ended: threading.Event | None = None  # while a training lasts
 
-    def before_run(self, runner):
+    def before_run(self, runner: Runner) -> None:
         if runner._resume and runner._load_from is None:
             runner._load_from = latest_checkpoint(runner.work_dir)
             if runner._load_from is None:
@@ -138,14 +154,16 @@ class AtomicCheckpointHook(CheckpointHook):
             _forget_handler()
             os.kill(os.getpid(), signal.SIGTERM)
         elif self.terminated:
-            self._end_workers()
-            raise SystemExit(128 + signal.SIGTERM)
+            if time.monotonic() - self.first >= min(1, self.grace):
+                self._end_workers()
+                raise SystemExit(128 + signal.SIGTERM)
         else:
             self.terminated, self.alive = True, time.monotonic()
+            self.first = self.alive
             threading.Thread(target=self._watch, args=[self.ended], daemon=True).start()
             if is_main_process():
                 print(
-                    'SIGTERM: finishing the iteration, then writing a checkpoint; a second one '
+                    'SIGTERM: finishing the iteration, then writing a checkpoint; another one '
                     'ends at once',
                     flush=True,
                 )
@@ -160,14 +178,14 @@ class AtomicCheckpointHook(CheckpointHook):
                     os._exit(128 + signal.SIGTERM)
 
     @staticmethod
-    def _end_workers():
+    def _end_workers() -> None:
         """Data workers may not come back either, and Python would wait for them."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's raises
         for child in multiprocessing.active_children():
             child.kill()
 
-    def before_train(self, runner):
+    def before_train(self, runner: Runner) -> None:
         info, keys = (
             runner.message_hub.runtime_info,
             ['best_ckpt', *(f'best_ckpt_{key}' for key in getattr(self, 'key_indicators', ()))],
@@ -176,7 +194,7 @@ class AtomicCheckpointHook(CheckpointHook):
         ids = info.pop('keep_ckpt_ids', ())
         best = {key: info.pop(key, None) for key in keys}
         super().before_train(runner)
-        self.keep_ckpt_ids = deque()
+        self.keep_ckpt_ids: deque[int] = deque()
         source = runner._resume and runner._load_from
         if source and os.path.dirname(os.path.realpath(source)) == os.path.realpath(self.out_dir):
             self.saved = runner.iter, os.path.join(self.out_dir, os.path.basename(source))
@@ -205,7 +223,13 @@ class AtomicCheckpointHook(CheckpointHook):
     def _path(self, number):
         return self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(number))
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: dict | None = None,
+    ) -> None:
         super().after_train_iter(runner, batch_idx, data_batch, outputs)
         self.alive = time.monotonic()
         # The processes must stop after the same iteration: one would wait for the other in vain.
@@ -216,13 +240,19 @@ class AtomicCheckpointHook(CheckpointHook):
         if terminated and not steps_due(runner):
             self._interrupt(runner, dict(epoch=runner.epoch, iter=runner.iter + 1))
 
-    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+    def after_val_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: Sequence | None = None,
+    ) -> None:
         self.alive = time.monotonic()
         # A checkpoint in here would hold the weights of EMAHook in the wrong place.
         if self.terminated and self.saved[0] == runner.iter:
             self._exit(runner)
 
-    def after_val(self, runner):
+    def after_val(self, runner: Runner) -> None:
         """Write the checkpoint before the validation again: schedules and hooks have gone on."""
         if self.ended is None:  # no training
             return

@@ -8,6 +8,7 @@ from mmengine.dist import all_gather_object, all_reduce, is_distributed, is_main
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 
 from ..errors import TrainingStopped
 from .lifetime import during_training
@@ -31,10 +32,10 @@ class InvalidLossHook(Hook):
 
     priority = 'LOWEST'  # of a checkpoint it reads what others have put in
 
-    def __init__(self, enabled=True):
+    def __init__(self, enabled: bool = True):
         self.enabled = enabled
 
-    def before_run(self, runner):
+    def before_run(self, runner: Runner) -> None:
         if self.enabled:
             during_training(runner, self._guard(runner))
 
@@ -63,7 +64,9 @@ class InvalidLossHook(Hook):
             else:
                 del kind.parse_losses
 
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
         if self.enabled:
             self.batch = data_batch
             # The forward pass may already carry a NaN into the running statistics, and go on with
@@ -112,7 +115,7 @@ class InvalidLossHook(Hook):
             f'{"; ".join(filter(None, own))}. {weights}. {REGARDLESS}'
         )
 
-    def before_save_checkpoint(self, runner, checkpoint):
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Refuse to save weights that are not finite."""
         if self.enabled and (spoilt := _spoilt(runner, checkpoint)):
             raise TrainingStopped(
@@ -146,7 +149,7 @@ def _tensors(items, keys, prefix=''):
             yield f'{prefix}{key}', value
 
 
-def image_names(batch):
+def image_names(batch: object) -> list[str]:
     """The paths, or else the numbers in the data set, of the images of a batch."""
     samples = batch.get('data_samples') if isinstance(batch, dict) else None
     return [

@@ -1,9 +1,11 @@
 """What a training is at: whether it lasts, whether gradients wait for a step."""
 
-from mmengine.runner import BaseLoop
+from contextlib import AbstractContextManager
+
+from mmengine.runner import BaseLoop, Runner
 
 
-def during_training(runner, context):
+def during_training(runner: Runner, context: AbstractContextManager) -> None:
     """Enter ``context`` when the training of ``runner`` begins, and leave it when it ends.
 
     MMEngine calls no hook after an error; so hooks call this in ``before_run``, which MMEngine
@@ -22,7 +24,7 @@ def during_training(runner, context):
     loop.run = guarded
 
 
-def steps_due(runner):
+def steps_due(runner: Runner) -> bool:
     """Whether gradients are accumulated that no step has used yet."""
     wrappers = getattr(runner.optim_wrapper, 'optim_wrappers', {'': runner.optim_wrapper})
     return not all(wrapper.should_update() for wrapper in wrappers.values())

@@ -2,25 +2,27 @@
 
 import copy
 import random
+from collections.abc import Callable
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.dist import get_dist_info
 from mmengine.registry import DATA_SAMPLERS
-from torch.utils.data import BatchSampler
+from torch.utils.data import BatchSampler, DataLoader
 
 from ..errors import TrainingStopped
 
 
-def random_seed(*numbers):
+def random_seed(*numbers: int) -> int:
     """A seed of 32 bits that depends on all the ``numbers``."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def seed_all(seed):
+def seed_all(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -44,7 +46,7 @@ def _starting_at(sampler, skip):
     return sampler
 
 
-def is_exact(batch_sampler):
+def is_exact(batch_sampler: Any) -> bool:
     """Whether batches of another size, or of another number of processes, hold the same samples in
     the same order."""
     return type(batch_sampler) is BatchSampler and type(batch_sampler.sampler).__iter__ in (
@@ -60,13 +62,15 @@ class Order:
     processes: the size of the batch and the number of processes do not change it.
     """
 
-    def __init__(self, loader, seed):
-        self.batch_sampler, self.seed = loader.batch_sampler, seed
+    def __init__(self, loader: DataLoader, seed: int):
+        self.batch_sampler: Any = loader.batch_sampler
+        self.seed = seed
         self.at(0)
         object.__setattr__(loader, 'batch_sampler', self)  # DataLoader itself refuses
-        loader.dataset.__getitems__ = partial(_seeded_samples, loader.dataset)
+        dataset: Any = loader.dataset
+        dataset.__getitems__ = partial(_seeded_samples, dataset)
 
-    def at(self, epoch, start=0, done=0):
+    def at(self, epoch: int, start: int = 0, done: int = 0) -> None:
         """Where the next iteration begins: ``start`` samples of all processes left out, then
         ``done`` batches of each."""
         self.epoch, self.start, self.done = epoch, start, done
@@ -104,7 +108,7 @@ class Endless:
         idle (int): How many first calls yield nothing: MMEngine 0.10.7 skips so what it has done.
     """
 
-    def __init__(self, loader, next_epoch, idle):
+    def __init__(self, loader: DataLoader, next_epoch: Callable[[], None], idle: int):
         self.batches, self.idle = self._batches(loader, next_epoch), idle
 
     def _batches(self, loader, next_epoch):
@@ -126,11 +130,11 @@ class Endless:
             return None
         return next(self.batches)
 
-    def skip_iter(self, num_iters):
+    def skip_iter(self, num_iters: int) -> None:
         """MMEngine 0.10.12 skips so; the order has done it."""
 
 
-def untouched_batch_sampler(loader, cfg, seed):
+def untouched_batch_sampler(loader: DataLoader, cfg: Any, seed: int) -> Any:
     """The batch sampler of ``loader`` built anew; MMEngine 0.10.7 has used up some of the other.
 
     Args:
@@ -147,4 +151,5 @@ def untouched_batch_sampler(loader, cfg, seed):
         return DATA_SAMPLERS.build(
             cfg['batch_sampler'], default_args=dict(sampler=sampler, batch_size=cfg['batch_size'])
         )
+    assert loader.batch_size  # as MMEngine gives it to a loader without a batch sampler
     return BatchSampler(sampler, loader.batch_size, loader.drop_last)

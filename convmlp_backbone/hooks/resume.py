@@ -2,6 +2,7 @@
 
 import copy
 from collections import Counter
+from typing import Any
 
 from mmengine.dist import all_gather, broadcast_object_list, get_dist_info
 from mmengine.hooks import (
@@ -16,8 +17,8 @@ from mmengine.hooks import (
 )
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import BaseLoop
-from torch import nn
+from mmengine.runner import BaseLoop, Runner
+from torch import Tensor, nn
 
 from ..checkpoints import mismatches
 from ..errors import TrainingStopped
@@ -55,12 +56,15 @@ class ReproducibleResumeHook(Hook):
 
     priority = 'LOWEST'
 
-    def before_run(self, runner):
-        self.state, self.place, self.gradients, self.validated = {}, None, {}, None
+    def before_run(self, runner: Runner) -> None:
+        self.state: dict[str, Any] = {}
+        self.place: dict[str, Any] = {}  # where the training goes on
+        self.gradients: dict[str, list[Tensor]] = {}
+        self.validated: int | None = None
         if isinstance(getattr(runner, '_train_loop', None), BaseLoop):
             self.settings = settings(runner)
 
-    def after_load_checkpoint(self, runner, checkpoint):
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Make the checkpoint agree with the config, before MMEngine takes up what is in it."""
         if not runner._resume:
             return
@@ -155,12 +159,12 @@ class ReproducibleResumeHook(Hook):
         )
         return [*changed, f'from sample {seen + 1} of {where} on, {samples}']
 
-    def before_train(self, runner):
+    def before_train(self, runner: Runner) -> None:
         seed, (self.rank, processes) = [runner.seed], get_dist_info()
         broadcast_object_list(seed)  # the first process's, as its checkpoint has it
         self.seed = seed[0]
         loop, loader = runner.train_loop, runner.train_dataloader
-        if self.place is None:
+        if not self.place:
             self._move(runner, None, dict(epoch=runner.epoch, iter=runner.iter))
         if not _epoch_length(runner):
             batches = untouched_batch_sampler(loader, runner._train_dataloader, self.seed)
@@ -227,7 +231,7 @@ class ReproducibleResumeHook(Hook):
             if hasattr(sampler, 'set_epoch'):
                 sampler.set_epoch(self.place['epoch'])
 
-    def before_train_epoch(self, runner):
+    def before_train_epoch(self, runner: Runner) -> None:
         if not _epoch_length(runner):
             self._set_epoch(runner)  # MMEngine has set the first one
             return
@@ -235,22 +239,24 @@ class ReproducibleResumeHook(Hook):
             self.place.update(epoch=runner.epoch, start=0, done=0)
         self._begin(runner)
 
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
         seed_all(random_seed(self.seed, runner.iter, 0, self.rank))
 
-    def after_val_epoch(self, runner, metrics=None):
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         self.validated = runner.iter
 
     # Save
 
-    def before_save_everywhere(self, runner):
+    def before_save_everywhere(self, runner: Runner) -> None:
         """Gather the gradients that wait for the next step; in all processes."""
         self.gradients = {}
         for name, parameter in _unwrapped(runner).named_parameters() if steps_due(runner) else ():
             if parameter.grad is not None:
                 self.gradients[name] = [part.cpu() for part in all_gather(parameter.grad)]
 
-    def before_save_checkpoint(self, runner, checkpoint):
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if not hasattr(self, 'pristine'):
             return
         meta, place = checkpoint['meta'], self.place
@@ -301,7 +307,7 @@ def _counting(runner):
     """Everything, by a name of its own, that may count outside of the model's state_dict."""
     for name, module in _unwrapped(runner).named_modules():
         yield f'model.{name}', module
-    number = Counter()
+    number: Counter[str] = Counter()
     for hook in runner.hooks:
         if not isinstance(hook, (*STATELESS, ReproducibleResumeHook)):
             kind = type(hook).__name__

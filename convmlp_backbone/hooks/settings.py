@@ -2,9 +2,12 @@
 
 import copy
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
+from typing import Any
 
 from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
 
 from ..errors import TrainingStopped
 
@@ -16,7 +19,7 @@ WAY_OUT = (
 )
 
 
-def plain(items):
+def plain(items: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of a dict that are numbers, texts, None, or lists and tuples of these."""
     found = {}
     for key, value in items.items():
@@ -35,7 +38,7 @@ def _is_plain(value):
     return value is None or type(value) in (bool, int, float, str)
 
 
-def settings(runner):
+def settings(runner: Runner) -> dict[str, Any]:
     """What the config makes of optimizer and schedule before the first step; {} of several."""
     wrapper, schedulers = runner.optim_wrapper, runner.param_schedulers or []
     if not isinstance(wrapper, OptimWrapper) or not isinstance(schedulers, list):
@@ -52,7 +55,7 @@ def settings(runner):
     )
 
 
-def differences(old, new):
+def differences(old: Sequence[dict], new: Sequence[dict]) -> dict[str, tuple]:
     """What differs of two lists of dicts: {key: (old value, new value)}, each the first."""
     return {
         key: (a[key], b[key])
@@ -62,7 +65,16 @@ def differences(old, new):
     }
 
 
-def adopt(runner, fresh, checkpoint, old, lengths, iteration, epoch, moved):
+def adopt(
+    runner: Runner,
+    fresh: dict,
+    checkpoint: dict,
+    old: dict,
+    lengths: dict,
+    iteration: int,
+    epoch: int,
+    moved: bool,
+) -> list[str]:
     """Make ``checkpoint`` agree with what the config says of optimizer and schedule.
 
     Nothing is changed, to the last bit, where the config says the same as before. Else the
@@ -110,7 +122,7 @@ def adopt(runner, fresh, checkpoint, old, lengths, iteration, epoch, moved):
             other[f'max_{unit}'] = lengths[f'old_{unit}'], lengths[unit]
     steps = differences(before, schedule)
     if len(before) != len(schedule):
-        steps['param_scheduler'] = [len(before), len(schedule)]
+        steps['param_scheduler'] = len(before), len(schedule)
     rescheduled = bool(steps)
     # MMEngine's end is that of the training where the config gives none.
     if steps.keys() <= {'end'}:
@@ -144,7 +156,7 @@ def adopt(runner, fresh, checkpoint, old, lengths, iteration, epoch, moved):
     return [listed(told)] if told else []
 
 
-def listed(changes):
+def listed(changes: Mapping[str, tuple]) -> str:
     return ', '.join(
         f'{key} {old} -> {new}'
         for key, (old, new) in changes.items()
@@ -216,7 +228,9 @@ def _require_schedule_for_length(runner, schedule, lengths, open_end):
     )
 
 
-def rehearse(schedulers, groups, iterations, epochs, epoch_length):
+def rehearse(
+    schedulers: list, groups: list[dict], iterations: int, epochs: int, epoch_length: int
+) -> tuple[list, list[dict], float]:
     """Take schedulers that have not stepped through a training, on copies.
 
     Args:
@@ -234,7 +248,7 @@ def rehearse(schedulers, groups, iterations, epochs, epoch_length):
     def step():
         """An optimizer's, as MMEngine's schedulers want to see it."""
 
-    step._with_counter = True
+    step._with_counter = True  # type: ignore[attr-defined]
     groups = [dict(group) for group in groups]
     optimizer = SimpleNamespace(param_groups=groups, step=step, _global_step=0)
     schedulers = [copy.copy(scheduler) for scheduler in schedulers]

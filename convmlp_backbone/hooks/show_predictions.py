@@ -2,10 +2,16 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
+from mmengine.visualization import Visualizer
+from torch import Tensor
 
 from ..pictures import distinct_names, picture_name, pixels_of, read_picture
 
@@ -24,11 +30,13 @@ class ShowPredictionsHook(Hook):
 
     priority = 'LOW'
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        self.names, self.lost, self.count = {}, [], 0
+        self.names: dict[str, str] = {}
+        self.lost: list[str] = []
+        self.count = 0
 
-    def before_test(self, runner):
+    def before_test(self, runner: Runner) -> None:
         dataset = runner.test_dataloader.dataset
         if hasattr(dataset, 'get_data_info'):
             paths = [dataset.get_data_info(i).get('img_path') for i in range(len(dataset))]
@@ -36,7 +44,9 @@ class ShowPredictionsHook(Hook):
             self.names = dict(zip(paths, distinct_names(paths), strict=True))
         runner.visualizer.dataset_meta = dataset.metainfo
 
-    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         for sample, inputs in zip(outputs, data_batch['inputs'], strict=True):
             path = sample.get('img_path') or f'{self.count}'
             self.count += 1
@@ -47,7 +57,9 @@ class ShowPredictionsHook(Hook):
             except Exception as error:  # the evaluation goes on
                 self.lost.append(f'{path} ({type(error).__name__}: {error})')
 
-    def draw(self, visualizer, sample, pixels, target):
+    def draw(
+        self, visualizer: Visualizer, sample: BaseDataElement, pixels: np.ndarray, target: str
+    ) -> None:
         if hasattr(visualizer, 'visualize_cls'):  # MMPretrain
             visualizer.visualize_cls(
                 pixels,
@@ -61,7 +73,7 @@ class ShowPredictionsHook(Hook):
                 os.path.basename(target), pixels, sample, draw_gt=False, out_file=target
             )
 
-    def after_test(self, runner):
+    def after_test(self, runner: Runner) -> None:
         drawn = self.count - len(self.lost)
         print_log(f'{drawn} pictures in {self.folder}', logger='current')
         if self.lost:
@@ -72,7 +84,7 @@ class ShowPredictionsHook(Hook):
             )
 
 
-def picture(path, inputs, sample):
+def picture(path: str, inputs: Tensor, sample: BaseDataElement) -> np.ndarray:
     """What is drawn on: the image file, or what the model got where that is no picture."""
     try:
         return read_picture(path)

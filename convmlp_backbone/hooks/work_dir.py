@@ -7,7 +7,9 @@ import re
 import socket
 import time
 from pathlib import Path
+from typing import TextIO
 
+from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..checkpoints import load
@@ -15,10 +17,12 @@ from ..errors import CheckpointError, UserError
 
 RESUMABLE = re.compile(r'(interrupted|last_good|(epoch|iter)_\d+)\.pth')
 RANK = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
-_locks = {}  # the locks that this process holds: how many times, and the file
+_locks: dict[
+    str, tuple[int, TextIO]
+] = {}  # the locks that this process holds: how many times, and the file
 
 
-def lock(work_dir):
+def lock(work_dir: str | Path) -> None:
     """Keep every other process from training in ``work_dir``, until as many :func:`unlock`.
 
     The lock ends with the process, however it ends; processes forked from it do not have it.
@@ -31,7 +35,7 @@ def lock(work_dir):
     _locks[path] = count + 1, file
 
 
-def unlock(work_dir):
+def unlock(work_dir: str | Path) -> None:
     path = os.path.realpath(os.path.join(work_dir, '.lock'))
     count, file = _locks.pop(path)
     if count > 1:
@@ -69,7 +73,7 @@ def _lock(path):
     return file
 
 
-def latest_checkpoint(work_dir):
+def latest_checkpoint(work_dir: str | Path) -> str | None:
     """The checkpoint of ``work_dir`` that a training goes on from, None if the folder holds none.
 
     The one that ``last_checkpoint`` names, beside that file if the folder was moved; where that
@@ -127,7 +131,7 @@ def _iteration(path):
         ) from None
 
 
-def prepare_training(cfg):
+def prepare_training(cfg: Config) -> None:
     """Lock the work dir of ``cfg`` for this process, and find what ``cfg.resume`` asks for.
 
     Args:
