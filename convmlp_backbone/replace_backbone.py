@@ -8,7 +8,7 @@ import contextlib
 import copy
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from mmengine.config import Config
@@ -23,6 +23,7 @@ from .errors import UserError
 # Height and width of the images that backbones are measured with, in pixels; those of MMPretrain
 # may have no strides, of SSD many.
 IMAGE, SMALL_IMAGE = 320, 64
+Fail = Callable[[str], NoReturn]
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]  # of the published weights, RGB
 
 
@@ -115,10 +116,10 @@ def replace_backbone(cfg: Config, name: str | dict) -> list[str]:
     return lines
 
 
-def by_hand(cfg: Config, path: str, kind: Any, arch: str | dict) -> Callable:
+def by_hand(cfg: Config, path: str, kind: Any, arch: str | dict) -> Fail:
     """A function that raises, for a reason, and tells what to write."""
 
-    def fail(reason):
+    def fail(reason: str) -> NoReturn:
         size = arch if isinstance(arch, str) else '...'
         raise UserError(
             f'{cfg.filename}: ConvMLP cannot take the place of {kind} by itself: {reason}. By '
@@ -136,7 +137,7 @@ def channels_of(arch: str | dict) -> tuple[int, ...]:
         return ConvMLP(arch).out_channels
 
 
-def measured(function: Callable, fail: Callable) -> list[Tensor]:
+def measured(function: Callable, fail: Fail) -> list[Tensor]:
     """What ``function`` returns; ``fail`` where a part cannot be built or run."""
     try:
         with torch.no_grad(), contextlib.redirect_stdout(None):
@@ -164,7 +165,7 @@ def channels(levels: Sequence[Tensor]) -> list[int]:
     return [level.shape[1] for level in levels]
 
 
-def same_levels(levels: list[Tensor], size: int, fail: Callable) -> tuple[int, ...]:
+def same_levels(levels: list[Tensor], size: int, fail: Fail) -> tuple[int, ...]:
     """The ``out_indices`` of ConvMLP that stand for these levels of an image of this size."""
     if len(levels) == 1 and size == SMALL_IMAGE:
         return (3,)  # what is pooled has no stride
@@ -184,8 +185,8 @@ def fit_neck(
     before: list[Tensor],
     after: list[Tensor],
     lines: list[str],
-    fail: Callable,
-) -> Any:
+    fail: Fail,
+) -> tuple[list[Tensor], list[Tensor]] | None:
     """Let the neck read ``after``. Returns what heads read before and now, None if the same."""
     necks = part.get('neck')
     if not necks:
@@ -213,7 +214,8 @@ def fit_neck(
     return None if channels(old_outputs) == channels(outputs) else (old_outputs, outputs)
 
 
-def neck_outputs(settings: dict, levels: Any) -> Any:
+def neck_outputs(settings: dict, levels: list[Tensor]) -> Any:
+    """What the neck of these settings makes of the levels."""
     with torch.random.fork_rng([]):
         neck = MODELS.build(copy.deepcopy(settings))
     neck.eval()
@@ -235,7 +237,9 @@ def exchanged(value: Any, old: list[int], new: list[int]) -> Any:
     return None if None in found else type(value)(found)
 
 
-def fit_heads(part: Any, path: str, before: Any, after: Any, lines: list[str]) -> None:
+def fit_heads(
+    part: dict, path: str, before: list[Tensor], after: list[Tensor], lines: list[str]
+) -> None:
     """Let all that reads the backbone's or the neck's channels read the new ones."""
     old, new = channels(before), channels(after)
     for key in part:
@@ -266,7 +270,7 @@ def head_channels(head: dict, name: str, value: Any, old: list[int], new: list[i
     return changed if isinstance(value, (list, tuple)) else changed[0]
 
 
-def fit_preprocessors(cfg: Config, backbone: Any, lines: list[str]) -> None:
+def fit_preprocessors(cfg: Config, backbone: dict, lines: list[str]) -> None:
     """Images as the published weights expect them."""
     if backbone.get('in_channels', 3) != 3:
         return

@@ -33,7 +33,7 @@ class ExportedModel(BaseModel):
         **options: Further arguments of the runtime.
     """
 
-    def __init__(self, file: str, data_preprocessor: Any = None, **options: Any):
+    def __init__(self, file: str, data_preprocessor: dict | None = None, **options: Any):
         super().__init__()
         self.runtime = load(file, **options)
 

@@ -41,7 +41,11 @@ def size_without_branch() -> AbstractContextManager:
 
 
 def trace(module: Exportable) -> torch.export.ExportedProgram:
-    """``module`` as a program for any batch, height and width."""
+    """``module`` as a program for any batch, height and width.
+
+    Raises:
+        UserError: A part of it cannot be traced.
+    """
     # On the coarsest level, of stride 128, still more than one cell: one would be a special case.
     channels = module.channels
     shape = (2, channels, 200, 330) if module.normalised else (2, 200, 330, channels)
@@ -51,8 +55,12 @@ def trace(module: Exportable) -> torch.export.ExportedProgram:
     inputs: tuple[torch.Tensor, ...] = (images,)
     if module.task == 'segmentation':
         inputs, dynamic = (images, torch.tensor([210, 340])), (*dynamic, {})
-    with torch.no_grad(), quiet(), size_without_branch():
-        return torch.export.export(module, inputs, dynamic_shapes=dynamic, strict=False)
+    try:
+        with torch.no_grad(), quiet(), size_without_branch():
+            return torch.export.export(module, inputs, dynamic_shapes=dynamic, strict=False)
+    except Exception as error:  # a toolbox's head may do anything
+        reason = ' '.join(str(error).split())[:200]
+        raise UserError(f'cannot be exported: {type(error).__name__}: {reason}') from error
 
 
 @contextmanager
