@@ -322,6 +322,13 @@ def test_answers_that_are_refused(server, tmp_path, name):
     assert files(tmp_path) == []
 
 
+def test_rest_nobody_asked_for_after_the_file_changed(server, tmp_path):
+    server.script = [cut(1000, OTHER, ETag='"0"'), part(1000, N), part(1000, N)]
+    with pytest.raises(CheckpointError, match='another part of the file'):
+        fetch()
+    assert files(tmp_path) == []
+
+
 def test_changing_file(server, tmp_path):
     server.script = [cut(1000), part(1000, N, ETag='"2"')] * 9
     with pytest.raises(CheckpointError, match='the file changed 5 times|broke off 5 times'):

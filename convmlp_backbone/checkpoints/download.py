@@ -124,12 +124,12 @@ def _receive(url, file, name):
                 known.get(key) and found[key] and known[key] != found[key]
                 for key in ('total', 'ETag', 'Last-Modified')
             ):
-                reason, known = 'the file changed', {}
+                reason = 'the file changed'
                 trouble += 1
+                _empty(file)  # so that no rest, asked for or not, is taken for its rest
                 continue
             if not start:
-                file.seek(0)
-                file.truncate()
+                _empty(file)
                 known = found
             with Progress(*_COLUMNS) as progress:
                 bar = progress.add_task(name, total=known['total'])
@@ -142,6 +142,11 @@ def _receive(url, file, name):
             reason = 'the connection broke off'
             trouble += 1
     raise DownloadError(f'{reason} {ATTEMPTS} times, the last time after {file.tell()} bytes')
+
+
+def _empty(file):
+    file.seek(0)
+    file.truncate()
 
 
 def _extent(response):
