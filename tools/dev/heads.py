@@ -443,13 +443,14 @@ def reason(error: Exception) -> str:
         (r'(no model.backbone to replace)', r'\1'),
         (r'by itself: (.*?)\. By hand', r'\1'),
         (r'\w+ with .*cannot be exported|has no ConvMLP to export', NO_EXPORT),
-        (r'^cannot be exported: (\w+): (.{0,60})', r'no export: \1: \2'),
+        (r'^cannot be exported: (\w+): ([\w .()-]{0,60})', r'no export: \1: \2'),
         (r'not written: (.*?), at most', r'no export: \1'),
         (r'(\S+=\S+) cannot be exported', r'not with \1'),
     ):
         if found := re.search(pattern, text):
             return found.expand(words)
-    return f'{type(error).__name__}: {text[:120]}'
+    text = re.sub(r'[^\w .,:;=()-]', '', text)  # which Markdown would read otherwise
+    return f'{type(error).__name__}: {text[:80]}'
 
 
 def try_cell(scope: str, name: str, head: Head, column: str) -> tuple[bool | None, str]:
