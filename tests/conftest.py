@@ -72,6 +72,7 @@ def call_tool(tmp_path, monkeypatch, capsys):
     """
     import mmengine
     from mmengine.registry import DefaultScope
+    from mmengine.visualization import Visualizer
 
     from convmlp_cli import main
 
@@ -80,8 +81,10 @@ def call_tool(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(mmengine.Config, 'pretty_text', property(lambda cfg: ''))
 
     def run(name, *args):
-        # MMEngine keeps the scope of every experiment; two of one second have the same name.
-        DefaultScope._instance_dict.clear()
+        # MMEngine keeps the scope of every experiment, two of one second have the same name, and
+        # the visualizers, which write into the folder of their first run.
+        for kept in (DefaultScope, Visualizer, *Visualizer.__subclasses__()):
+            kept._instance_dict.clear()
         monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
         try:
             if name.endswith('.py'):

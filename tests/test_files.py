@@ -47,7 +47,7 @@ def test_killed_writers_leave_what_the_next_one_removes(tmp_path):
 
 
 def test_many_writers_at_once_do_not_tear(tmp_path):
-    path, barrier = tmp_path / 'x', Barrier(8, timeout=20)
+    path, barrier = tmp_path / 'x', Barrier(8, timeout=120)
 
     def write(letter):
         for _ in range(10):
