@@ -131,7 +131,10 @@ def test_with_gpu_the_config_stays(monkeypatch, capsys):
     assert 'use_torchvision' not in text and 'split_thr' not in text
     cfg = load_config(arguments(SEMANTIC_FPN), [])
     assert cfg.model.decode_head.norm_cfg.type == 'SyncBN'
-    assert 'model_wrapper_cfg' not in cfg and capsys.readouterr().out == ''
+    assert 'model_wrapper_cfg' not in cfg
+    # The forks say so of themselves, when they are imported first.
+    said = [s for s in capsys.readouterr().out.splitlines() if 'import OneDL' not in s]
+    assert said == []
 
 
 # One road: whatever the command, a config with a mistake is one line
