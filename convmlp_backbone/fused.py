@@ -177,8 +177,10 @@ def fold_norm(norm: nn.LayerNorm, mlp: Any) -> None:
 def fold_batch_norms(sequence: nn.Sequential) -> None:
     """Fold batch norms into the convolutions before them."""
     for i, (conv, norm) in enumerate(itertools.pairwise(list(sequence))):
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm):
-            assert norm.running_mean is not None and norm.running_var is not None
+        if not (isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm)):
+            continue
+        # Without statistics of its own a norm takes the batch's, and stays.
+        if norm.running_mean is not None and norm.running_var is not None:
             conv.weight, conv.bias = fuse_conv_bn_weights(
                 conv.weight,
                 conv.bias,

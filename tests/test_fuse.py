@@ -66,6 +66,14 @@ def test_any_levels(out_indices):
         assert_equal_outputs(model.fuse()(x), expected)
 
 
+def test_batch_norms_without_statistics_stay():
+    model = make(norm_cfg=dict(type='BN', track_running_stats=False)).eval()
+    images = torch.randn(2, 3, 33, 64)
+    expected = model(images)
+    with torch.no_grad():
+        assert_equal_outputs(model.fuse()(images), expected)
+
+
 def test_other_norms_stay():
     model, x = make(norm_cfg=dict(type='GN', num_groups=4)), torch.randn(1, 3, 40, 56)
     expected = model(x)
