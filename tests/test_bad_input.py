@@ -3,7 +3,6 @@
 import math
 import os
 import subprocess
-from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -21,10 +20,12 @@ from convmlp_backbone.checks.coco import CocoFile
 from convmlp_backbone.checks.images import image_problems
 from convmlp_backbone.checks.model import check_model
 from convmlp_backbone.commands.models import load_config
+from convmlp_backbone.commands.options import job
 from convmlp_backbone.config import read_config
 from convmlp_backbone.errors import UserError
 from convmlp_backbone.hooks import AtomicBackend
 
+COINS = 'retinanet_convmlp_s_fpn_coins'
 TINY = dict(channels=8, conv_blocks=1, dims=(8, 8, 8), mlp_blocks=(1, 1, 1), mlp_ratio=2)
 
 
@@ -106,24 +107,6 @@ def test_image(name, tmp_path):
 # Configs and command lines
 
 
-def arguments(options=None, config='retinanet_convmlp_s_fpn_coins', **changes):
-    return Namespace(
-        **{
-            **dict(
-                config=config,
-                work_dir=None,
-                data_root=None,
-                cfg_options=options,
-                launcher='none',
-                local_rank=0,
-                trust=False,
-                no_check=False,
-            ),
-            **changes,
-        }
-    )
-
-
 CONFIGS = dict(
     typo_in_an_argument=({'model.backbone.frozen_stage': 1}, 'did you mean frozen_stages'),
     argument_of_another_backbone=({'model.backbone.depth': 50}, 'no such argument'),
@@ -158,7 +141,7 @@ CONFIGS = dict(
 def test_config(name, restore_loaders):
     options, words = CONFIGS[name]
     with pytest.raises(UserError) as error:
-        load_config(arguments(options), [])
+        load_config(job(COINS, cfg_options=options), [])
     assert words in str(error.value) and '\n' not in str(error.value)
     assert 'model.' in str(error.value) or words == '--cfg-options'
 
@@ -196,7 +179,7 @@ def test_shipped_configs_pass(path):
 )
 def test_command_line(changes, words, restore_loaders):
     with pytest.raises(UserError, match=words):
-        load_config(arguments(**changes), ['train'])
+        load_config(job(**{'config': COINS, **changes}), ['train'])
 
 
 @pytest.mark.parametrize(

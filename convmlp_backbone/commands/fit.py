@@ -157,10 +157,7 @@ def prepare(args: Namespace, folder: Path, work_dir: Path) -> Path:
 
 def train(args: Namespace, config: Path) -> Path:
     """Train, or go on, and evaluate the best checkpoint, which is returned."""
-    parser = ArgumentParser()
-    options.add(parser, 'config', *options.JOB)
-    job = parser.parse_args([str(config)])
-    job.trust, job.no_check = args.trust, args.force
+    job = options.job(config, trust=args.trust, no_check=args.force)
     cfg = load_config(job, splits=['train', 'val'])
     folder = Path(cfg.work_dir)
     cfg.resume = (folder / 'last_checkpoint').is_file()

@@ -1,6 +1,6 @@
 """The options that commands share, each described once."""
 
-from argparse import Action, _ActionsContainer
+from argparse import Action, ArgumentParser, Namespace, _ActionsContainer
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +112,10 @@ def add(parser: _ActionsContainer, *names: str, **changes: Any) -> None:
         argument = parser.add_argument(name, **option)
         if by:
             complete(argument, by)
+
+
+def job(config: str | Path, **changes: Any) -> Namespace:
+    """The arguments of a job on ``config`` without any option, but for ``changes``."""
+    parser = ArgumentParser()
+    add(parser, 'config', *JOB)
+    return Namespace(**{**vars(parser.parse_args([str(config)])), **changes})

@@ -1,7 +1,5 @@
 """How the commands read a config and what they say where something is missing."""
 
-from argparse import Namespace
-
 import pytest
 import torch
 from conftest import ROOT
@@ -11,30 +9,13 @@ from mmengine.config import Config
 from convmlp_backbone import fit_model_to_cpu
 from convmlp_backbone.commands import models
 from convmlp_backbone.commands.models import load_config
+from convmlp_backbone.commands.options import job
 from convmlp_backbone.config import find_config, set_data_root
 from convmlp_backbone.errors import UserError
 
 RETINANET = str(ROOT / 'configs/retinanet_convmlp_s_fpn_1x_coco.py')
 MASK_RCNN = str(ROOT / 'configs/maskrcnn_convmlp_s_fpn_1x_coco.py')
 SEMANTIC_FPN = str(ROOT / 'configs/fpn_convmlp_s_512x512_40k_ade20k.py')
-
-
-def arguments(config=RETINANET, **changes):
-    return Namespace(
-        **{
-            **dict(
-                config=config,
-                work_dir=None,
-                data_root=None,
-                cfg_options=None,
-                launcher='none',
-                local_rank=0,
-                trust=False,
-                no_check=False,
-            ),
-            **changes,
-        }
-    )
 
 
 def test_finds_shipped_configs_by_name(tmp_path, monkeypatch):
@@ -56,14 +37,14 @@ def test_wrong_config_names_similar_ones():
 )
 def test_missing_data_set(config, source, tmp_path):
     with pytest.raises(UserError, match='--data-root') as error:
-        load_config(arguments(config, data_root=str(tmp_path / 'no')), ['train'])
+        load_config(job(config, data_root=str(tmp_path / 'no')), ['train'])
     assert str(tmp_path / 'no') in str(error.value) and source in str(error.value)
 
 
 def test_incomplete_data_set_names_the_file(tmp_path):
     (tmp_path / 'annotations').mkdir()
     with pytest.raises(UserError, match='instances_train2017.json'):
-        load_config(arguments(data_root=str(tmp_path)), ['train'])
+        load_config(job(RETINANET, data_root=str(tmp_path)), ['train'])
 
 
 @pytest.mark.parametrize('config', [RETINANET, SEMANTIC_FPN])
@@ -84,7 +65,7 @@ def test_data_root_reaches_every_data_set_and_evaluator(config, tmp_path):
 
 def test_without_gpu_sync_bn_becomes_bn(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(models, 'get_device', lambda: 'cpu')
-    cfg = load_config(arguments(SEMANTIC_FPN), [])
+    cfg = load_config(job(SEMANTIC_FPN), [])
     assert cfg.model.decode_head.norm_cfg.type == 'BN'
     assert 'BN instead of SyncBN' in capsys.readouterr().out
     assert cfg.work_dir == 'work_dirs/fpn_convmlp_s_512x512_40k_ade20k'
@@ -92,7 +73,7 @@ def test_without_gpu_sync_bn_becomes_bn(monkeypatch, capsys, tmp_path):
 
 def test_without_gpu_roi_align_is_torchvisions(monkeypatch, capsys):
     monkeypatch.setattr(models, 'get_device', lambda: 'cpu')
-    roi_head = load_config(arguments(MASK_RCNN), []).model.roi_head
+    roi_head = load_config(job(MASK_RCNN), []).model.roi_head
     layers = [roi_head[f'{part}_roi_extractor'].roi_layer for part in ('bbox', 'mask')]
     assert [layer.pop('use_torchvision') for layer in layers] == [True, True]
     assert layers[0].pop('type') == 'RoIAlign'
@@ -109,7 +90,7 @@ def test_without_gpu_roi_align_is_torchvisions(monkeypatch, capsys):
 
 def test_without_gpu_nms_goes_class_by_class(monkeypatch, capsys):
     monkeypatch.setattr(models, 'get_device', lambda: 'cpu')
-    changed = load_config(arguments(MASK_RCNN), []).model.test_cfg.rpn.nms
+    changed = load_config(job(MASK_RCNN), []).model.test_cfg.rpn.nms
     assert 'NMS level by level' in capsys.readouterr().out
     boxes = torch.rand(200, 4).mul(50).cumsum(1)
     scores, classes = torch.randperm(200) / 200, torch.arange(200) % 3
@@ -127,9 +108,9 @@ def test_without_gpu_class_agnostic_nms_stays():
 
 def test_with_gpu_the_config_stays(monkeypatch, capsys):
     monkeypatch.setattr(models, 'get_device', lambda: 'cuda')
-    text = load_config(arguments(MASK_RCNN), []).dump()
+    text = load_config(job(MASK_RCNN), []).dump()
     assert 'use_torchvision' not in text and 'split_thr' not in text
-    cfg = load_config(arguments(SEMANTIC_FPN), [])
+    cfg = load_config(job(SEMANTIC_FPN), [])
     assert cfg.model.decode_head.norm_cfg.type == 'SyncBN'
     assert 'model_wrapper_cfg' not in cfg
     # The forks say so of themselves, when they are imported first.
