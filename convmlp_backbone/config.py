@@ -63,17 +63,15 @@ def toolbox_config(package: str, name: str) -> str:
     raise UserError(f'{package} has no config {name}, did you mean {" or ".join(near)}?')
 
 
-def read_config(name: str, options: dict | None = None) -> Config:
-    """The config that ``name`` stands for, changed by the command line's ``options``.
+def read_config(name: str) -> Config:
+    """The config that ``name`` stands for.
 
     Raises:
         UserError: There is none, or running it, for a config is a program, raises anything.
     """
     path = find_config(name)
     with _reading(path):
-        cfg = Config.fromfile(path)
-    change_config(cfg, options)
-    return cfg
+        return Config.fromfile(path)
 
 
 def change_config(cfg: Config, options: dict | None) -> None:

@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 
 from .config import walk
+from .processes import is_first_process
 
 _NUMBERS = dict(trim_threshold=-1, mmap_threshold=-3, mmap_max=-4)  # in glibc's malloc.h
 
@@ -51,7 +52,7 @@ def fit_to_cpu(cfg: Config) -> None:
             type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False
         )
     changes += fit_model_to_cpu(cfg.model)
-    if changes and os.environ.get('RANK', '0') == '0':
+    if changes and is_first_process():
         print(f'No GPU here: {", ".join(changes)}.', flush=True)
 
 

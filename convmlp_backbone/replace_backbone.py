@@ -16,6 +16,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor
 
 from .archs import ABLATIONS, ARCHS, NAMES, resolve_arch
+from .checkpoints import NORMALISATION, imagenet_weights
 from .config import walk
 from .convmlp import ConvMLP
 from .errors import UserError
@@ -24,7 +25,6 @@ from .errors import UserError
 # may have no strides, of SSD many.
 IMAGE, SMALL_IMAGE = 320, 64
 Fail = Callable[[str], NoReturn]
-MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]  # of the published weights, RGB
 
 
 def arch_of(name: str | dict) -> str | dict:
@@ -93,7 +93,7 @@ def replace_backbone(cfg: Config, name: str | dict) -> list[str]:
         f'out_indices={new["out_indices"]}'
     ]
     if isinstance(arch, str):
-        checkpoint = f'convmlp://convmlp_{arch}_imagenet.pth'
+        checkpoint = imagenet_weights(arch)
         new['init_cfg'] = dict(type='Pretrained', checkpoint=checkpoint)
         lines.append(f'{path}.backbone.init_cfg: {checkpoint}')
     part['backbone'] = new
@@ -110,9 +110,10 @@ def replace_backbone(cfg: Config, name: str | dict) -> list[str]:
             f'not changed: optimizer {optimizer.get("type")}, lr={optimizer.get("lr")}; '
             "the paper's is AdamW, lr=1e-4 (detectors) or 2e-4 (segmentors), weight_decay=1e-4"
         )
-    names = (cfg.get('custom_imports') or {}).get('imports') or []
+    imports = cfg.get('custom_imports') or {}
+    names = imports.get('imports') or []
     names = [names] if isinstance(names, str) else list(names)
-    cfg.custom_imports = dict(imports=[*names, *({'convmlp_backbone'} - set(names))])
+    cfg.custom_imports = {**imports, 'imports': [*names, *({'convmlp_backbone'} - set(names))]}
     return lines
 
 
@@ -150,15 +151,20 @@ def measured(function: Callable, fail: Fail) -> list[Tensor]:
     return found
 
 
+def built(settings: dict) -> Any:
+    """The part of these settings, to be evaluated; the random numbers stay where they are."""
+    with torch.random.fork_rng([]):
+        part = MODELS.build(copy.deepcopy(settings))
+    part.eval()  # which returns None in some
+    return part
+
+
 def features_of(settings: dict, size: int) -> Any:
     """The levels that the backbone of these settings makes of an image."""
-    settings = {**copy.deepcopy(settings), 'init_cfg': None}
+    settings = {**settings, 'init_cfg': None}
     for name in ('pretrained', 'dcn', 'plugins'):  # the latter may need operators, for nothing
         settings.pop(name, None)
-    with torch.random.fork_rng([]):
-        backbone = MODELS.build(settings)
-    backbone.eval()  # which returns None in some
-    return backbone(torch.zeros(1, settings.get('in_channels', 3), size, size))
+    return built(settings)(torch.zeros(1, settings.get('in_channels', 3), size, size))
 
 
 def channels(levels: Sequence[Tensor]) -> list[int]:
@@ -205,21 +211,13 @@ def fit_neck(
         if neck.get('type') == 'SSDNeck':  # hands its inputs on, and wants to be told so
             neck['out_channels'] = changed + type(value)(neck['out_channels'][len(changed) :])
     try:
-        old_outputs = measured(lambda: neck_outputs(old, before), fail)
+        old_outputs = measured(lambda: built(old)(tuple(before)), fail)
     except UserError:
         if 'in_channels' in neck:
             return None  # it cannot be run here; it says itself what it reads, and gives
         raise
-    outputs = measured(lambda: neck_outputs(neck, after), fail)
+    outputs = measured(lambda: built(neck)(tuple(after)), fail)
     return None if channels(old_outputs) == channels(outputs) else (old_outputs, outputs)
-
-
-def neck_outputs(settings: dict, levels: list[Tensor]) -> Any:
-    """What the neck of these settings makes of the levels."""
-    with torch.random.fork_rng([]):
-        neck = MODELS.build(copy.deepcopy(settings))
-    neck.eval()
-    return neck(tuple(levels))
 
 
 def exchanged(value: Any, old: list[int], new: list[int]) -> Any:
@@ -275,7 +273,7 @@ def fit_preprocessors(cfg: Config, backbone: dict, lines: list[str]) -> None:
     if backbone.get('in_channels', 3) != 3:
         return
     rgb = 'to_rgb' if cfg.get('default_scope') == 'mmpretrain' else 'bgr_to_rgb'
-    wanted = {'mean': MEAN, 'std': STD, rgb: True}
+    wanted = {**NORMALISATION, rgb: True}
     found = [
         (path, settings)
         for root in ('data_preprocessor', 'model')

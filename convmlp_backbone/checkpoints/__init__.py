@@ -4,12 +4,21 @@ from ..errors import CheckpointError
 from .download import shown
 from .loading import enable_safe_loading, load, load_backbone, load_model, mismatches, require_fit
 from .names import describe, rename_published, split_backbone, unwrap
-from .published import BASE_URL, OLD_BASE_URL, PUBLISHED, SCHEME, fetch
+from .published import (
+    BASE_URL,
+    NORMALISATION,
+    OLD_BASE_URL,
+    PUBLISHED,
+    SCHEME,
+    fetch,
+    imagenet_weights,
+)
 from .reading import plain_meta, read
 from .writing import write
 
 __all__ = [
     'BASE_URL',
+    'NORMALISATION',
     'OLD_BASE_URL',
     'PUBLISHED',
     'SCHEME',
@@ -17,6 +26,7 @@ __all__ = [
     'describe',
     'enable_safe_loading',
     'fetch',
+    'imagenet_weights',
     'load',
     'load_backbone',
     'load_model',

@@ -30,8 +30,15 @@ PUBLISHED = [
     ),
     *(f'segmentation/sem_fpn_convmlp_{size}_ade20k.pth' for size in 'sml'),
 ]
+# The images, RGB, with which all of them were trained.
+NORMALISATION = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 # The environment variable that names a folder with copies of published checkpoints.
 FOLDER = 'CONVMLP_CHECKPOINTS'
+
+
+def imagenet_weights(arch: str) -> str:
+    """The name of the published ImageNet weights of size ``s``, ``m`` or ``l``."""
+    return f'{SCHEME}convmlp_{arch}_imagenet.pth'
 
 
 def fetch(source: str | Path) -> Path:

@@ -23,6 +23,7 @@ from mmengine.config import Config
 
 from ..config import walk
 from ..errors import UserError
+from ..processes import is_first_process
 from .coco import CocoFile, collector_paused, read_categories
 from .datasets import (
     annotation_path,
@@ -484,7 +485,7 @@ def require(cfg: Config, splits: Sequence[str], meta: dict | None = None) -> Non
     if errors:
         more = f' ({len(errors) - 1} more: check_dataset lists them)' if errors[1:] else ''
         raise UserError(f'{errors[0]}{more}')
-    if os.environ.get('RANK', '0') == '0':
+    if is_first_process():
         told = [problem for problem in problems if problem.severity != 'error']
         for problem in told[:5]:
             print(f'{problem.severity}: {problem}', flush=True)

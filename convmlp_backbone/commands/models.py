@@ -15,6 +15,7 @@ from torch import nn
 from ..archs import ABLATIONS, ARCHS, NAMES
 from ..checkpoints import (
     enable_safe_loading,
+    imagenet_weights,
     load,
     load_backbone,
     load_model,
@@ -31,6 +32,7 @@ from ..cpu import fit_model_to_cpu, fit_to_cpu
 from ..errors import UserError
 from ..hooks import latest_checkpoint
 from ..many_channels import fit_channels
+from ..processes import is_first_process
 from ..replace_backbone import replace_backbone
 
 SHAPES = dict(mmdet=(800, 1280), mmseg=(512, 512))  # what costs are usually given for
@@ -46,7 +48,7 @@ def checked_config(
     cfg = read_config(name)
     if backbone:
         for line in replace_backbone(cfg, backbone):
-            if os.environ.get('RANK', '0') == '0':
+            if is_first_process():
                 print(f'--backbone: {line}', flush=True)
     change_config(cfg, options)
     fit_channels(cfg)
@@ -64,7 +66,7 @@ def load_config(args: Namespace, splits: Sequence[str], checkpoint: str | None =
             its classes keep their numbers.
     """
     enable_safe_loading(args.trust)
-    cfg = checked_config(args.config, args.cfg_options, getattr(args, 'backbone', None))
+    cfg = checked_config(args.config, args.cfg_options, args.backbone)
     if args.data_root:
         set_data_root(cfg, args.data_root)
     check_data(cfg, splits)
@@ -220,7 +222,7 @@ def open_model(spec: str) -> tuple[nn.Module, str, tuple[int, int], str]:
     if source == 'pretrained':
         if name not in ARCHS:
             raise UserError(f"{name}=pretrained: only s, m, l and timm's models have such weights")
-        source = f'convmlp://convmlp_{name}_imagenet.pth'
+        source = imagenet_weights(name)
     if name in NAMES:
         load_backbone(model, source)
     elif hasattr(model, 'default_cfg'):

@@ -6,6 +6,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
+from ..checkpoints import NORMALISATION
 from ..config import datasets
 from ..errors import UserError
 from ..runtime import FORMAT
@@ -13,8 +14,7 @@ from ..version import __version__
 from .models import Exportable
 
 IGNORED = ('LoadImageFromFile', 'LoadAnnotations')  # and Pack...
-# The preprocessing of a bare backbone, with which all published ones were trained.
-IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
+IMAGENET = dict(NORMALISATION, to_rgb=True)  # the preprocessing of a bare backbone
 STEPS = ('Resize', 'ResizeEdge', 'CenterCrop')
 
 

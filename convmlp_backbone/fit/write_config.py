@@ -5,6 +5,7 @@ import json
 import textwrap
 from pathlib import Path
 
+from ..checkpoints import NORMALISATION
 from ..config import shipped_configs
 from ..files import whole_file
 from . import mask_images
@@ -290,7 +291,7 @@ model = dict(
     head=dict(num_classes={len(found.names)}),
     train_cfg=None)
 data_preprocessor = dict(
-    num_classes={len(found.names)}, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375],
+    num_classes={len(found.names)}, mean={NORMALISATION['mean']}, std={NORMALISATION['std']},
     to_rgb=True)
 
 {comment(plan, 'size')}train_pipeline = [

@@ -14,12 +14,11 @@ from mmengine.logging import print_log
 
 from ..checkpoints import load
 from ..errors import CheckpointError, UserError
+from ..processes import RANK
 
 RESUMABLE = re.compile(r'(interrupted|last_good|(epoch|iter)_\d+)\.pth')
-RANK = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
-_locks: dict[
-    str, tuple[int, TextIO]
-] = {}  # the locks that this process holds: how many times, and the file
+# The locks that this process holds: how many times, and the file.
+_locks: dict[str, tuple[int, TextIO]] = {}
 
 
 def lock(work_dir: str | Path) -> None:

@@ -178,14 +178,15 @@ class Configured(Head):
         seed()
         self.model.eval()
         with torch.no_grad():
-            if self.kind == 'views':
+            if self.views:
                 return self.model.extract_feat(torch.zeros(1, 3, *size))
             data = self.model.data_preprocessor(self.batch(self, size, training=False), False)
             return self.model(**data, mode='predict')
 
     @property
-    def kind(self):
-        return type(self.model.data_preprocessor).__name__.startswith('SelfSup') and 'views'
+    def views(self) -> bool:
+        """Whether it learns by several views of an image, without labels."""
+        return type(self.model.data_preprocessor).__name__.startswith('SelfSup')
 
 
 class Elsewhere(Head):
@@ -309,7 +310,7 @@ def classification(head, size, training=True):
 
     image, _ = photo(size)
     number = 2 if training else 1
-    if head.kind == 'views':
+    if head.views:
         views = 8 if type(head.model).__name__ == 'SwAV' else 2
         images = [(image + 40 * n).roll(20 * n, 2) for n in range(4)]  # what is contrasted differs
         return dict(
