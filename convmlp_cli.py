@@ -6,7 +6,6 @@ It lies beside the package, since to import that takes seconds: PyTorch and MMEn
 import argparse
 import ast
 import json
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
@@ -101,8 +100,11 @@ def main(argv: Sequence[str | Path] | None = None) -> None:
     as_json = getattr(args, 'json', False)
     with one_line_errors(), redirect_stdout(sys.stderr) if as_json else nullcontext():
         answer = args.run(args)
-    if as_json and os.environ.get('RANK', '0') == '0':
-        print(json.dumps(answer, indent=1, default=float))
+    if as_json:
+        from convmlp_backbone.processes import is_first_process
+
+        if is_first_process():
+            print(json.dumps(answer, indent=1, default=float))
 
 
 if __name__ == '__main__':

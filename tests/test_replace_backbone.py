@@ -247,3 +247,14 @@ def test_commands(command, call_tool, coins, tmp_path):
         'model.bbox_head.in_channels=16', 'model.bbox_head.feat_channels=16',
     )  # fmt: skip
     assert (tmp_path / 'work_dirs/retinanet_r18_fpn_1x_coco/epoch_1.pth').exists()
+
+
+def test_whatever_names_a_config_takes_it(call_tool):
+    for style in ('--csv', '--json'):  # and the table alone is on the standard output
+        text = call_tool('get_flops', 'fpn_convmlp_s_coins', '--backbone', 'm', style)
+        assert text.startswith('module,parameters,MACs' if style == '--csv' else '{')
+    for name, words in (('s', 'error: no config s'), ('mmdet::x', 'error: ')):
+        assert call_tool('get_flops', name, '--backbone', 'm').startswith(words)
+    assert 'error: --backbone : expected' in call_tool(
+        'get_flops', 'fpn_convmlp_s_coins', '--backbone', ''
+    )

@@ -11,6 +11,7 @@ Needs no data and no weights, and computes shapes only.
 import csv
 import sys
 from argparse import ArgumentParser, Namespace
+from contextlib import redirect_stdout
 
 import torch
 from mmengine.model import BaseModel
@@ -179,11 +180,12 @@ def run(args: Namespace) -> dict | None:
     if args.ablation and args.model not in ('s', 'm', 'l'):
         raise UserError(f'--ablation {args.model}: expected s, m or l')
 
-    header, rows, shape = (
-        ablation_table(args.model, shape)
-        if args.ablation
-        else modules_table(args.model, shape, args.depth, args.backbone)
-    )
+    with redirect_stdout(sys.stderr):  # what is told of the config is not part of the table
+        header, rows, shape = (
+            ablation_table(args.model, shape)
+            if args.ablation
+            else modules_table(args.model, shape, args.depth, args.backbone)
+        )
     if args.csv:
         csv.writer(sys.stdout, lineterminator='\n').writerows([header, *rows])
         return None

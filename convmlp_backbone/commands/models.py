@@ -46,7 +46,7 @@ def checked_config(
     First ConvMLP is put under it, if ``backbone`` says which, then ``options`` change it.
     """
     cfg = read_config(name)
-    if backbone:
+    if backbone is not None:
         for line in replace_backbone(cfg, backbone):
             if is_first_process():
                 print(f'--backbone: {line}', flush=True)
@@ -167,8 +167,11 @@ def build_model(
     Raises:
         UserError: There is no such model, or its weights cannot be had.
     """
-    if backbone and '::' not in name and not name.endswith('.py'):
-        raise UserError(f'--backbone {backbone}: {name} is no config')
+    if backbone is not None or '::' in name:  # only a config is meant
+        if name in NAMES:
+            raise UserError(f'--backbone {backbone}: {name} is no config, but a ConvMLP itself')
+        cfg = checked_config(name, backbone=backbone)
+        return build_from_config(cfg), SHAPES.get(cfg.get('default_scope'), (224, 224))
     if name in NAMES:
         size, _, part = name.partition('-')
         return ConvMLP({**ARCHS[size], **ABLATIONS.get(part, {})}).eval(), (224, 224)
@@ -190,7 +193,7 @@ def build_model(
         raise UserError(
             f'{name} is no timm model, none of {", ".join(NAMES[:5])} (or m, l), and {error}'
         ) from None
-    cfg = checked_config(path, backbone=backbone)
+    cfg = checked_config(path)
     return build_from_config(cfg), SHAPES.get(cfg.get('default_scope'), (224, 224))
 
 
