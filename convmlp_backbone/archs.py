@@ -1,5 +1,6 @@
 """The paper's sizes of ConvMLP, its ablation's switches, and what else ``arch`` may be."""
 
+import math
 from typing import Any
 
 # The paper's sizes: channels after the tokenizer, number of blocks in the conv stage, and for the
@@ -36,9 +37,23 @@ def resolve_arch(arch: str | dict) -> dict[str, Any]:
             f'arch={arch!r}: expected one of {list(ARCHS)} or a dict with the keys of '
             f'size s, {ARCHS["s"]}, and optionally {list(ABLATION)}'
         )
-    for key in ('dims', 'mlp_blocks'):
-        if len(arch[key]) != 3:
+    for key, least in dict(dims=1, mlp_blocks=0).items():
+        value = arch[key]
+        if (
+            not isinstance(value, (tuple, list))
+            or [isinstance(n, int) for n in value] != [True] * 3
+        ):
             raise ValueError(
-                f'arch[{key!r}]={arch[key]!r}: expected three numbers, one for every Conv-MLP stage'
+                f'arch[{key!r}]={value!r}: expected three numbers, one for every Conv-MLP stage'
             )
+        if min(value) < least:
+            raise ValueError(f'arch[{key!r}]={value!r}: expected numbers from {least} on')
+    for key, least in dict(channels=2, conv_blocks=0).items():
+        if not isinstance(arch[key], int) or arch[key] < least:
+            raise ValueError(
+                f'arch[{key!r}]={arch[key]!r}: expected a whole number from {least} on'
+            )
+    ratio = arch['mlp_ratio']
+    if not isinstance(ratio, (int, float)) or not 1 <= ratio * min(arch['dims']) < math.inf:
+        raise ValueError(f"arch['mlp_ratio']={ratio!r}: expected a number above 0")
     return {**ABLATION, **arch}

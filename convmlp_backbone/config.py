@@ -71,13 +71,22 @@ def read_config(name: str) -> Config:
     """
     path = find_config(name)
     with _reading(path):
-        return Config.fromfile(path)
+        cfg = Config.fromfile(path)
+    _require_model(cfg)
+    return cfg
 
 
 def change_config(cfg: Config, options: dict | None) -> None:
     """Change ``cfg`` by the command line's ``options``; UserError where they do not fit."""
     with _reading(cfg.filename):
         cfg.merge_from_dict(options or {})
+    _require_model(cfg)
+
+
+def _require_model(cfg: Config) -> None:
+    model = cfg.get('model')
+    if model is not None and not isinstance(model, dict):
+        raise UserError(f'{cfg.filename}: model={model!r}: expected a dict')
 
 
 @contextmanager

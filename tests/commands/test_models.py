@@ -124,6 +124,7 @@ BROKEN = dict(
     syntax=('model = dict(', 'SyntaxError'),
     base=('_base_ = ["nowhere.py"]', 'nowhere.py'),
     program=('x = 1 / 0', 'ZeroDivisionError'),
+    model=('model = 3', 'model=3: expected a dict'),
     argument=(
         "_base_ = ['{configs}/retinanet_convmlp_s_fpn_coins.py']\n"
         'model = dict(backbone=dict(frozen_stage=1))',
