@@ -53,7 +53,7 @@ class Contract:
         meta: ``dataset_meta`` of the checkpoint, if the job has one: its numbering goes first.
         folder: Where mended copies go.
         most (int): So many annotations are named for a kind of problem.
-        samples (bool): Run some of them through their pipelines.
+        samples (bool): Look into some of them, and run them through their pipelines.
     """
 
     def __init__(
@@ -271,7 +271,8 @@ class Contract:
                     )
                     continue
                 self.names = list(classes)
-                self.problems += split_problems(path, leaf, kind, classes, split == 'train')
+                needed = split == 'train'
+                self.problems += split_problems(path, leaf, kind, classes, needed, self.samples)
 
     def check_folders(self) -> None:
         roots, suffixes = {}, SUFFIXES
