@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
 from convmlp_backbone.checks.boxes import suspicious_units
-from convmlp_backbone.checks.coco import CocoFile, read_categories
+from convmlp_backbone.checks.coco import CocoFile, _places, read_categories
 from convmlp_backbone.checks.file_names import fit_file_names
 from convmlp_backbone.errors import UserError
 
@@ -480,3 +480,14 @@ def test_no_annotation_surprises(changes, tmp_path_factory):
     assert len(file.excerpt(2)['images']) in (1, 2)
     file.save(path)
     assert CocoFile(path).done == []  # once is enough
+
+
+@given(
+    st.lists(st.integers() | st.integers(0, 9), unique=True, max_size=8),
+    st.lists(st.integers(-1, 9) | st.integers() | st.text(max_size=1) | st.just([1]), max_size=8),
+)
+def test_every_reference_finds_its_place(own, ids):
+    """Of whatever kind the ids are, and however large."""
+    index = {str(number): place for place, number in enumerate(own)}
+    wanted = [index.get(str(n), -1) if isinstance(n, int) else -1 for n in ids]
+    assert _places([dict(id=number) for number in own], ids).tolist() == wanted
