@@ -191,6 +191,12 @@ class CocoFile:
         """The names of the images by their ids."""
         return {image['id']: image['file_name'] for image in self.coco['images']}
 
+    def learned(self) -> set[str]:
+        """The names of the categories that have an object that is no crowd."""
+        objects = self.objects
+        labels = np.unique(objects.label[~objects.crowd & ~objects.ignore])
+        return {self.names[label] for label in labels if label >= 0}
+
     def order_categories(self, names: Sequence[str]) -> None:
         """Let the categories called ``names`` stand in this order, the rest behind them.
 

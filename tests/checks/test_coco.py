@@ -413,6 +413,8 @@ FILES = dict(
     other_case=('A.JPG', 'a.jpg'),
     inner_folder=('cam1\\b.jpg', 'cam1/b.jpg'),
     dot=('./a.jpg', './a.jpg'),
+    percent=('my%20c.jpg', 'my c.jpg'),
+    percent_itself=('50%25.jpg', '50%25.jpg'),
 )
 
 
@@ -420,7 +422,7 @@ FILES = dict(
 def test_file_name(name, tmp_path):
     told, wanted = FILES[name]
     (tmp_path / 'train/cam1').mkdir(parents=True)
-    for path in ('a.jpg', 'cam1/b.jpg'):
+    for path in ('a.jpg', 'cam1/b.jpg', 'my c.jpg', '50%25.jpg', '50%.jpg'):
         (tmp_path / 'train' / path).touch()
     file = read(
         tmp_path / 'x.json', lambda c: (c['images'].pop(), c['images'][0].update(file_name=told))
