@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -231,6 +232,23 @@ def test_the_check_of_the_weights_is_cheap():
     assert checked < 5 * (time.perf_counter() - began)
 
 
+class Odd:
+    """What no checkpoint may hold."""
+
+
+@pytest.mark.parametrize('value, told', [(Odd(), True), ([1, 'a', 2.0], False)])
+def test_a_checkpoint_that_cannot_be_resumed_is_told_at_once(value, told, train):
+    """Not after days, by the run that is to go on."""
+
+    class Keeps(Hook):
+        def before_train(self, runner):
+            runner.message_hub.update_info('odd', value)
+
+    train('run', hooks=[Keeps()], log_level='WARNING')
+    log = (next(Path(train.runner.log_dir).glob('*.log'))).read_text()
+    assert log.count('cannot be resumed as it is') == told
+
+
 # What is not felt outside
 
 
@@ -280,6 +298,22 @@ def test_forked_processes_end_by_sigterm(train):
             pool.join()
 
     train('run', hooks=[At(3, fork)], epochs=1)
+
+
+def test_a_forked_process_ends_by_a_sigterm_that_comes_at_once(train):
+    """Python forgets a signal that comes before a forked process is set up."""
+
+    def fork(runner):
+        for _ in range(20):
+            child = os.fork()
+            if not child:
+                time.sleep(5)
+                os._exit(0)
+            os.kill(child, signal.SIGTERM)
+            assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    train('run', hooks=[At(2, fork)])
 
 
 def test_sigterm_that_comes_twice(train, tmp_path):

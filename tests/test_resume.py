@@ -95,6 +95,12 @@ CASES = {
             type='CosineAnnealingLR', T_max=3, by_epoch=True, convert_to_iter_based=True
         )
     ),
+    'one cycle': dict(
+        param_scheduler=[
+            dict(type='OneCycleLR', eta_max=0.1, total_steps=3 * EPOCH, by_epoch=False),
+            dict(type='CosineAnnealingParamScheduler', param_name='weight_decay', T_max=3),
+        ]
+    ),
     'groups': dict(
         optim_wrapper=dict(paramwise_cfg=dict(norm_decay_mult=0)),
         param_scheduler=dict(type='MultiStepLR', milestones=[1, 2]),

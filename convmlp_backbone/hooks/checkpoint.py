@@ -1,5 +1,6 @@
 """Checkpoints that are whole whatever happens, and a last one on SIGTERM."""
 
+import itertools
 import multiprocessing
 import os
 import re
@@ -20,6 +21,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from ..checkpoints import load
 from ..errors import CheckpointError
 from ..files import whole_file
 from .lifetime import during_training, steps_due
@@ -117,6 +119,7 @@ class AtomicCheckpointHook(CheckpointHook):
         self.saved: tuple[int | None, str] = None, ''
         self.written: set[str] = set()
         self.outdated: list[str] = []
+        self.read_back = False
         self.pid = os.getpid()
         self.previous_handler: Any = signal.SIG_DFL
         self.ended: threading.Event | None = None  # while a training lasts
@@ -151,10 +154,7 @@ class AtomicCheckpointHook(CheckpointHook):
                 unlock(runner.work_dir)
 
     def _on_sigterm(self, *_):
-        if os.getpid() != self.pid:  # just forked
-            _forget_handler()
-            os.kill(os.getpid(), signal.SIGTERM)
-        elif self.terminated:
+        if self.terminated:
             if time.monotonic() - self.asked >= min(1, self.grace):
                 self._end_workers()
                 raise SystemExit(128 + signal.SIGTERM)
@@ -295,7 +295,26 @@ class AtomicCheckpointHook(CheckpointHook):
         self.saved = meta['iter'], path
         self.written.add(path)
         if is_main_process():
+            self._read_back(runner, path)
             AtomicBackend().put_text(path, os.path.join(runner.work_dir, 'last_checkpoint'))
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Leave out functions of schedulers: they are the config's, and no file may hold code."""
+        states = checkpoint.get('param_schedulers') or []
+        if isinstance(states, dict):  # of several optimizers
+            states = itertools.chain.from_iterable(states.values())
+        for state in states:
+            for key in [key for key, value in state.items() if callable(value)]:
+                del state[key]
+
+    def _read_back(self, runner, path):
+        """Tell, at the first checkpoint, whether it can be resumed from; not after days."""
+        if not self.read_back:
+            self.read_back = True
+            try:
+                load(path)
+            except CheckpointError as error:
+                runner.logger.warning(f'This training cannot be resumed as it is: {error}')
 
     def _save_checkpoint_with_step(self, runner, step, meta):
         # Where this training went on from it, or had to stop and was not stopped.
@@ -335,15 +354,38 @@ class AtomicCheckpointHook(CheckpointHook):
         self.written.difference_update(paths)
 
 
-def _forget_handler():
+def _handling_hook() -> AtomicCheckpointHook | None:
+    """The hook whose handler SIGTERM has."""
+    hook = getattr(signal.getsignal(signal.SIGTERM), '__self__', None)
+    return hook if isinstance(hook, AtomicCheckpointHook) else None
+
+
+class _Fork(threading.local):
     """In a forked process, as multiprocessing.Pool makes them, SIGTERM is none of ours.
 
     A handler that finds out itself is not enough: one of Python's does not run in a process that
-    begins to wait as the signal comes, and Pool would wait for that one for ever.
+    begins to wait as the signal comes, and Pool would wait for that one for ever. Nor may the
+    signal come before the handler is gone: Python forgets what came until then.
     """
-    hook = getattr(signal.getsignal(signal.SIGTERM), '__self__', None)
-    if isinstance(hook, AtomicCheckpointHook):
-        signal.signal(signal.SIGTERM, hook.previous_handler or signal.SIG_DFL)
+
+    mask: set | None = None
+
+    def before(self):
+        if _handling_hook():
+            self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def in_parent(self):
+        if self.mask is not None:
+            mask, self.mask = self.mask, None
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def in_child(self):
+        if hook := _handling_hook():
+            signal.signal(signal.SIGTERM, hook.previous_handler or signal.SIG_DFL)
+        self.in_parent()
 
 
-os.register_at_fork(after_in_child=_forget_handler)
+_fork = _Fork()
+os.register_at_fork(
+    before=_fork.before, after_in_parent=_fork.in_parent, after_in_child=_fork.in_child
+)
