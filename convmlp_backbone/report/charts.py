@@ -155,7 +155,7 @@ def figure(title: str, drawing: str, below: str = '') -> Html:
 def bar_chart(title: str, bars: Sequence[tuple[str, float, str]]) -> Html:
     """Horizontal bars of (name, length, text)."""
     longest = max((length for _, length, _ in bars), default=0) or 1
-    name_width, row, room = 96, 24, 66
+    name_width, row, room = 100, 24, 84
     parts = []
     for index, (name, length, text) in enumerate(bars):
         width = max(length, 0) / longest * (WIDTH - name_width - room)
@@ -187,7 +187,7 @@ def reliability_chart(title: str, bins: Sequence[dict]) -> Html:
     )
     return line_chart(
         title,
-        [Series('score = share', [0, 1], [0, 1])],
+        [Series('share', [], []), Series('as many as the score', [0, 1], [0, 1])],
         'score',
         y_range=(0, 1),
         x_range=(0, 1),

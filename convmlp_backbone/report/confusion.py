@@ -11,8 +11,15 @@ PAIRS = 12
 
 
 def confusion(title: str, counts: np.ndarray, names: Sequence[str]) -> list[Html]:
-    """The matrix (C, C), truth by prediction, and the pairs that are most frequent."""
+    """The matrix (C, C), truth by prediction, and the pairs that are most frequent.
+
+    Classes that are neither there nor predicted are left out.
+    """
     counts = np.asarray(counts, float)
+    kept = np.flatnonzero(counts.sum(0) + counts.sum(1)).tolist()
+    if not kept:
+        return [text('There is nothing to confuse.')]
+    counts, names = counts[np.ix_(kept, kept)], [names[i] for i in kept]
     wrong = counts * (1 - np.eye(len(counts)))
     pairs = sorted(np.argwhere(wrong), key=lambda pair: -wrong[tuple(pair)])[:PAIRS]
     rows = [

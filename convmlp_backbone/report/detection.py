@@ -23,7 +23,7 @@ SIZES = dict(s='small, below 32²', m='medium', l='large, from 96²')
 KINDS = dict(  # of TIDE, https://arxiv.org/abs/2008.08115
     Cls='wrong class',
     Loc='bad place',
-    Both='wrong class and bad place',
+    Both='class and place',
     Dupe='found twice',
     Bkg='background',
     Miss='missed',

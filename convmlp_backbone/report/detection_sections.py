@@ -36,9 +36,7 @@ def sections(found: Detections) -> Iterator[Section]:
     yield Section(
         'Scores',
         [
-            tiles(
-                (f'{kind} {key}', metrics[f'{kind} {key}']) for kind in kinds for key in keys[:3]
-            ),
+            tiles((name, metrics[name]) for name in first),
             text(
                 f'{sum(counts.values())} objects in {len(found.paths) - len(found.left_out)} '
                 f'images, {len(found.results)} predictions. By hotcoco, as COCO defines them'

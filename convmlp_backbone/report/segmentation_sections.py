@@ -12,6 +12,8 @@ from .gallery import Drawing, data_uri, gallery
 from .page import Section, table, text, tiles
 from .segmentation import IGNORE, Segmentations
 
+KEYS = 40  # classes whose colours are explained: those of most pixels
+
 
 def sections(found: Segmentations) -> Iterator[Section]:
     """The parts of the report, most telling first."""
@@ -67,9 +69,12 @@ def pictures(found: Segmentations) -> list[Html]:
             panels,
         )
 
+    pixels = found.parts[1:].sum((0, 1))
     keys = ' '.join(
-        f'<span><i class="keys" style="background:rgb{tuple(colour)}"></i>{html(name)}</span>'
-        for name, colour in zip(found.classes[:40], found.palette, strict=False)
+        f'<span><i class="keys" style="background:rgb{tuple(found.palette[i])}"></i>'
+        f'{html(found.classes[i])}</span>'
+        for i in np.argsort(-pixels, kind='stable')[:KEYS]
+        if pixels[i]
     )
     return [
         Html(f'<div class="legend">{keys}</div>'),

@@ -87,9 +87,10 @@ def training_section(run: WorkDir) -> Section:
 
 def essence(cfg: Any) -> list[tuple[str, str]]:
     """What of a config one would tell another."""
+    told = cfg.to_dict()
 
     def get(path: str, default: Any = None) -> Any:
-        value = cfg
+        value: Any = told
         for key in path.split('.'):
             value = value.get(key) if isinstance(value, dict) else None
         return default if value is None else value
@@ -101,7 +102,7 @@ def essence(cfg: Any) -> list[tuple[str, str]]:
     wrapper = get('optim_wrapper', {})
     loop = get('train_cfg', {})
     head = get('model', {})
-    schedule = cfg.get('param_scheduler') or []
+    schedule = get('param_scheduler', [])
     data = [
         f'{split}: {leaf.get("type")} {leaf.get("data_root") or ""} {leaf.get("ann_file") or ""}'
         for split in ('train', 'val')
