@@ -52,9 +52,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--bootstrap',
         type=int,
-        default=1000,
+        default=300,
         metavar='N',
-        help='samples of images that intervals are taken from (default 1000)',
+        help='samples of images that intervals are taken from (default 300)',
     )
     options.add(
         parser,

@@ -8,6 +8,7 @@ import numpy as np
 from mmengine.structures import BaseDataElement
 
 from ..errors import UserError
+from .bootstrap import Samples
 from .evaluation import Evidence, infos
 
 BEST = 5
@@ -15,6 +16,8 @@ BEST = 5
 
 class Classifications(Evidence):
     """The likeliest classes of each image."""
+
+    class_score = 'recall'
 
     def __init__(self, dataset: Any):
         super().__init__(dataset)
@@ -73,14 +76,16 @@ class Classifications(Evidence):
             found['top-5'] = mean(self.among[self.read])
         return found | {'mean over classes': mean(np.array(accuracies))}
 
-    def sample(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Metrics of each row of ``weights`` (samples, images)."""
+    def sample(self, weights: np.ndarray) -> Samples:
         weights = weights * self.read
         total = np.maximum(weights.sum(1), 1)
         found = {'top-1': weights @ self.right / total}
         if len(self.classes) > BEST:
             found['top-5'] = weights @ self.among / total
-        return found
+        of_class = self.labels[:, None] == np.arange(len(self.classes))
+        there, right = weights @ of_class, weights @ (of_class & self.right[:, None])
+        recall = np.divide(right, there, out=np.full(there.shape, np.nan), where=there > 0)
+        return Samples(found, recall)
 
     def truth_key(self) -> object:
         return self.classes, self.labels.tolist()

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import UserError
+from .bootstrap import weights_of
 from .charts import Html, number
-from .detection import WORDS, Detections
 from .evaluation import Evidence
 from .page import Section, page, table, text
 from .training_sections import curves, essence
@@ -54,56 +54,47 @@ def require_same(first: Evidence, second: Evidence) -> None:
         raise UserError('not the same images of the validation set could be read in both')
 
 
-def differences(first: Evidence, second: Evidence, samples: int) -> list[Difference]:
-    """Metrics of both, with a bootstrap over images; the same images are drawn for both."""
+def differences(
+    first: Evidence, second: Evidence, samples: int
+) -> tuple[list[Difference], list[Difference]]:
+    """Metrics of both, and the main score of each class; the same images are drawn for both."""
     judged = len(first.paths) - len(first.left_out)
-    if isinstance(first, Detections) and isinstance(second, Detections):
-        return detection_differences(first, second, samples if judged >= FEWEST else 0)
-    rng = np.random.default_rng(0)
-    size = len(first.paths)
-    weights = rng.multinomial(size, np.full(size, 1 / size), samples)
-    drawn = [part.sample(weights) for part in (first, second)]
-    found = []
-    for name in drawn[0]:
-        change = drawn[1][name] - drawn[0][name]
-        tail = (1 - CONFIDENCE) / 2
-        enough = judged >= FEWEST
-        lower, upper = map(float, np.quantile(change, (tail, 1 - tail)))
-        found.append(
-            Difference(
-                name,
-                first.metrics[name],
-                second.metrics[name],
-                lower if enough else None,
-                upper if enough else None,
-            )
-        )
-    return found
+    drawn = np.ones((1, len(first.paths)), int)  # the scores themselves, then the samples
+    if judged >= FEWEST:
+        drawn = np.concatenate([drawn, weights_of(len(first.paths), samples)])
+    ours, theirs = first.sample(drawn), second.sample(drawn)
+    return (
+        [difference(name, ours.metrics[name], theirs.metrics[name]) for name in ours.metrics],
+        [
+            difference(name, a, b)
+            for name, a, b in zip(first.classes, ours.classes.T, theirs.classes.T, strict=True)
+        ],
+    )
 
 
-def detection_differences(first: Detections, second: Detections, samples: int) -> list[Difference]:
-    import hotcoco
+def difference(name: str, first: np.ndarray, second: np.ndarray) -> Difference:
+    """Of scores, and those of samples behind them; no interval where one of them is missing."""
+    change = (second - first)[1:]
+    if not len(change) or np.isnan(change).any():
+        return Difference(name, float(first[0]), float(second[0]), None, None)
+    tail = (1 - CONFIDENCE) / 2
+    lower, upper = map(float, np.quantile(change, (tail, 1 - tail)))
+    return Difference(name, float(first[0]), float(second[0]), lower, upper)
 
-    found = []
-    for kind in ('segm', 'bbox') if first.masks and second.masks else ('bbox',):
-        answer = hotcoco.compare(
-            first.evaluated(kind), second.evaluated(kind), samples, confidence=CONFIDENCE
-        )
-        for key in answer['metric_keys']:
-            a, b = (answer[f'metrics_{run}'][key] for run in 'ab')
-            if -1 in (a, b):  # no such object
-                continue
-            interval = (answer.get('ci') or {}).get(key, {})
-            found.append(
-                Difference(
-                    f'{WORDS[kind]} {key}',
-                    a,
-                    b,
-                    interval.get('lower'),
-                    interval.get('upper'),
-                )
-            )
-    return found
+
+def cells(row: Difference) -> list[object]:
+    """Of a table: name, both scores, difference, interval, verdict."""
+    mark = dict(better='up', worse='down').get(row.verdict, '')
+    known = row.lower is not None
+    change = row.second - row.first
+    return [
+        row.name,
+        number(row.first),
+        number(row.second),
+        number(change) if not np.isfinite(change) else f'{change:+.3f}',
+        f'{row.lower:+.3f} to {row.upper:+.3f}' if known else '–',
+        Html(f'<span class="{mark}">{row.verdict}</span>'),
+    ]
 
 
 def comparison(
@@ -115,19 +106,8 @@ def comparison(
         names = [str(run.folder) for run in runs]
     (_, first, _), (_, second, _) = found
     require_same(first, second)
-    rows = differences(first, second, samples)
-    marks = dict(better='up', worse='down')
-    body = [
-        [
-            row.name,
-            number(row.first),
-            number(row.second),
-            f'{row.second - row.first:+.3f}',
-            '–' if row.lower is None else f'{row.lower:+.3f} to {row.upper:+.3f}',
-            Html(f'<span class="{marks.get(row.verdict, "")}">{row.verdict}</span>'),
-        ]
-        for row in rows
-    ]
+    rows, classes = differences(first, second, samples)
+    head = [*names, 'difference', f'{CONFIDENCE:.0%} interval', '']
     size = len(first.paths) - len(first.left_out)
     told = (
         f'Intervals hold {CONFIDENCE:.0%} of the differences that {samples} samples of the '
@@ -137,10 +117,14 @@ def comparison(
         else f'{size} images are too few for intervals; from {FEWEST} there are some.'
     )
     sections = [
+        Section('Scores', [text(told), table(['', *head], map(cells, rows))]),
         Section(
-            'Scores', [text(told), table(['', *names, 'difference', '95 % interval', ''], body)]
+            'Classes',
+            [
+                text('A class that is in few images has no interval.'),
+                table([f'{first.class_score} of class', *head], map(cells, classes), long=True),
+            ],
         ),
-        Section('Classes', [classes_table(first, second, names)]),
         Section('Training', curves(list(zip(names, runs, strict=True)))),
         Section('Configs', [configs_table([cfg for cfg, _, _ in found], names)]),
     ]
@@ -163,17 +147,6 @@ def comparison(
         for row in rows
     ]
     return page(f'{names[0]} and {names[1]}', lead, sections), answer
-
-
-def classes_table(first: Evidence, second: Evidence, names: Sequence[str]) -> Html:
-    """The main score of each class in both."""
-    key = next(k for k in ('AP', 'IoU', 'recall') if k in first.per_class()[0])
-    rows = []
-    for ours, theirs in zip(first.per_class(), second.per_class(), strict=True):
-        a, b = ours[key], theirs[key]
-        change = '–' if a is None or b is None else f'{b - a:+.3f}'
-        rows.append([ours['name'], number(a), number(b), change])
-    return table([f'{key} of class', *names, 'difference (no interval)'], rows, long=True)
 
 
 def configs_table(cfgs: Sequence[Any], names: Sequence[str]) -> Html:

@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 from mmengine.structures import BaseDataElement
 from PIL import Image
+from rich.progress import track
 
 from ..checks.loaders import unwrap
+from .bootstrap import ClassMatches, Samples, average_precisions
 from .evaluation import Evidence
 
 IOU = 0.5  # from which a box counts as found, wherever the report does not say otherwise
+IOUS = np.linspace(0.5, 0.95, 10)  # of COCO's AP
 MOST = 100  # predictions of an image that count: COCO's number
 WORDS = dict(segm='mask', bbox='box')
 SIZES = dict(s='small, below 32²', m='medium', l='large, from 96²')
@@ -94,6 +97,8 @@ def object_of(instance: dict) -> dict:
 class Detections(Evidence):
     """Boxes, and masks where ``masks``, of a detector."""
 
+    class_score = 'AP'
+
     def __init__(self, dataset: Any, masks: bool):
         super().__init__(dataset)
         self.truth = truth(dataset)
@@ -165,11 +170,16 @@ class Detections(Evidence):
     def evaluation(self) -> Any:
         return self.evaluated(self.kind)
 
+    @property
+    def kinds(self) -> list[str]:
+        """The main one first."""
+        return ['segm', 'bbox'] if self.masks else ['bbox']
+
     @cached_property
     def metrics(self) -> dict[str, float]:
         """AP and AR of COCO, of masks before those of boxes; -1 where there is no such object."""
         found: dict[str, float] = {}
-        for kind in ('segm', 'bbox') if self.masks else ('bbox',):
+        for kind in self.kinds:
             evaluation = self.evaluation if kind == self.kind else self.evaluated(kind)
             values = evaluation.report()['metrics']
             found |= {f'{WORDS[kind]} {key}': values[key] for key in evaluation.metric_keys()}
@@ -178,9 +188,48 @@ class Detections(Evidence):
     @cached_property
     def hits(self) -> np.ndarray:
         """(N,) of the results: 1 found an object, 0 found none, -1 does not count."""
-        status = self.evaluation.image_diagnostics(iou_thr=IOU, score_thr=0.0)['dt_status']
+        return self.matched(self.evaluation, IOU)
+
+    def matched(self, evaluation: Any, iou: float) -> np.ndarray:
+        status = evaluation.image_diagnostics(iou_thr=iou, score_thr=0.0)['dt_status']
         values = dict(tp=1, fp=0)
         return np.array([values.get(status.get(i), -1) for i in range(1, len(self.rows) + 1)], int)
+
+    def class_matches(self, kind: str) -> list[ClassMatches]:
+        """Which predictions of each class found an object, at each IoU of COCO."""
+        evaluation = self.evaluated(kind)
+        hits = np.stack([self.matched(evaluation, iou) for iou in IOUS])
+        objects = np.zeros((len(self.classes), len(self.paths)), int)
+        for a in self.truth['annotations']:
+            if not a.get('iscrowd') and a['image_id'] - 1 not in self.left_out:
+                objects[a['category_id'] - 1, a['image_id'] - 1] += 1
+        order = np.argsort(-self.results[:, 5], kind='stable')
+        found = []
+        for c in range(len(self.classes)):
+            own = order[self.results[order, 6] == c + 1]
+            images = self.results[own, 0].astype(int) - 1
+            found.append(ClassMatches(images, hits[:, own], objects[c]))
+        return found
+
+    def sample(self, weights: np.ndarray) -> Samples:
+        metrics: dict[str, list] = {}
+        per_class = []
+        for kind in self.kinds:
+            matches = self.class_matches(kind)
+            for row in track(weights, f'Sampling images, {WORDS[kind]}'):
+                ap, recall = average_precisions(matches, row)
+                there = ~np.isnan(ap[:, 0])
+                ap, recall = ap[there], recall[there]
+                for name, part in (
+                    ('AP', ap), ('AP50', ap[:, :1]), ('AP75', ap[:, 5:6]), ('AR100', recall)
+                ):  # fmt: skip
+                    value = part.mean() if part.size else np.nan
+                    metrics.setdefault(f'{WORDS[kind]} {name}', []).append(value)
+                if kind == self.kind:
+                    row_of = np.full(len(there), np.nan)
+                    row_of[there] = ap.mean(1)
+                    per_class.append(row_of)
+        return Samples({name: np.array(v) for name, v in metrics.items()}, np.array(per_class))
 
     def counts(self) -> Counter:
         """How many objects of each category count."""

@@ -15,17 +15,20 @@ from ..checks.image_ids import parts_of
 from ..checks.loaders import unwrap
 from ..checks.problem import first_of
 from ..errors import UserError
+from .bootstrap import Samples
 
 
 class Evidence:
     """What a model found in each image of a validation set, beside what is there.
 
     Attributes:
+        class_score: What each class is judged by.
         classes: Their names, in the order of the labels.
         paths: Of the images, as the data set tells them.
         left_out: In words, which of them could not be read, and why.
     """
 
+    class_score: str
     classes: Sequence[str]
     paths: list[str]
 
@@ -54,8 +57,8 @@ class Evidence:
         """What is equal where the truth is."""
         raise NotImplementedError
 
-    def sample(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Metrics of each row of ``weights`` (samples, images)."""
+    def sample(self, weights: np.ndarray) -> Samples:
+        """Scores where images count ``weights`` (samples, images)."""
         raise NotImplementedError
 
     def leave_out(self, index: int, reason: str) -> None:

@@ -38,7 +38,8 @@ def chosen(qualities: np.ndarray) -> dict[str, list[int]]:
     worst, rest = order[:IMAGES], order[IMAGES:]
     if not len(rest):  # few images: half are the worse half
         worst, rest = np.array_split(order, 2) if len(order) > 1 else (order, order[:0])
-    near = np.argsort(np.abs(qualities[rest] - np.median(qualities[rest])), kind='stable')
+    middle = np.median(qualities[rest]) if len(rest) else 0
+    near = np.argsort(np.abs(qualities[rest] - middle), kind='stable')
     return dict(worst=worst.tolist(), typical=rest[near[:IMAGES]].tolist())
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..checks.names import full_palette
 from ..errors import UserError
+from .bootstrap import Samples
 from .evaluation import Evidence, infos
 from .gallery import SIDE
 
@@ -20,6 +21,8 @@ NAMES = dict(mIoU='mIoU', fwIoU='fwIoU', mAcc='mean accuracy', aAcc='pixel accur
 
 class Segmentations(Evidence):
     """Maps of classes; kept are counts of each image, and small maps to show."""
+
+    class_score = 'IoU'
 
     def __init__(self, dataset: Any):
         super().__init__(dataset)
@@ -77,13 +80,10 @@ class Segmentations(Evidence):
         """(images,) mean IoU over the classes in an image or in its prediction."""
         return mean_iou(self.parts)
 
-    def sample(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Metrics of each row of ``weights`` (samples, images)."""
+    def sample(self, weights: np.ndarray) -> Samples:
         parts = np.stack([weights @ part.astype(float) for part in self.parts])
-        return {
-            NAMES['mIoU']: mean_iou(parts),
-            NAMES['aAcc']: parts[0].sum(1) / np.maximum(parts[1].sum(1), 1),
-        }
+        accuracy = parts[0].sum(1) / np.maximum(parts[1].sum(1), 1)
+        return Samples({NAMES['mIoU']: mean_iou(parts), NAMES['aAcc']: accuracy}, class_iou(parts))
 
     def per_class(self) -> list[dict]:
         both, true, found = (part.sum(0) for part in self.parts)
@@ -105,13 +105,18 @@ class Segmentations(Evidence):
         return self.classes, self.parts[1].sum(0).tolist()
 
 
-def mean_iou(parts: np.ndarray) -> np.ndarray:
-    """(3, N, C) pixels of both, truth and prediction to (N,), NaN where there is nothing."""
+def class_iou(parts: np.ndarray) -> np.ndarray:
+    """(3, N, C) pixels of both, truth and prediction to (N, C), NaN where a class is in neither."""
     both, true, found = parts.astype(float)
     union = true + found - both
-    iou = np.divide(both, union, out=np.zeros_like(both), where=union > 0)
-    number = (union > 0).sum(1)
-    return np.divide(iou.sum(1), number, out=np.full(len(number), np.nan), where=number > 0)
+    return np.divide(both, union, out=np.full(union.shape, np.nan), where=union > 0)
+
+
+def mean_iou(parts: np.ndarray) -> np.ndarray:
+    """(3, N, C) to (N,), the mean over the classes that there are; NaN without any."""
+    iou = class_iou(parts)
+    number = (~np.isnan(iou)).sum(1)
+    return np.divide(np.nansum(iou, 1), number, out=np.full(len(number), np.nan), where=number > 0)
 
 
 def small_map(values: np.ndarray) -> bytes:
