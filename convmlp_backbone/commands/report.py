@@ -52,9 +52,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--bootstrap',
         type=int,
-        default=300,
+        default=1000,
         metavar='N',
-        help='samples of images that intervals are taken from (default 300)',
+        help='samples of images that intervals are taken from (default 1000)',
     )
     options.add(
         parser,

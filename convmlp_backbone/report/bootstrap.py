@@ -40,7 +40,8 @@ class ClassMatches:
 
     def __init__(self, images: np.ndarray, hits: np.ndarray, objects: np.ndarray):
         self.images, self.objects = images, objects
-        self.right, self.wrong = hits == 1, hits == 0
+        self.right = [np.flatnonzero(row == 1) for row in hits]
+        self.counted = [None if (row >= 0).all() else row >= 0 for row in hits]
 
     def scores(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """AP and recall (IoUs,) where images count ``weights`` (images,); None without objects."""
@@ -48,16 +49,21 @@ class ClassMatches:
         if not number:
             return None
         count = weights[self.images]
-        right = np.cumsum(self.right * count, 1)
-        precision = right / np.maximum(right + np.cumsum(self.wrong * count, 1), 1)
-        # The best of what is had at this recall or a greater one.
-        precision = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
-        recall = right / number
-        found = np.zeros(len(recall))
-        for i, (r, p) in enumerate(zip(recall, precision, strict=True)):
-            places = np.searchsorted(r, RECALLS)
-            found[i] = p[places[places < len(p)]].sum() / len(RECALLS)
-        return found, recall[:, -1] if recall.shape[1] else np.zeros(len(recall))
+        all_of = np.cumsum(count)
+        ap, recall = np.zeros((2, len(self.right)))
+        for i, (places, counted) in enumerate(zip(self.right, self.counted, strict=True)):
+            if not len(places):
+                continue
+            seen = all_of if counted is None else np.cumsum(count * counted)
+            # Between two that are right, precision only falls.
+            right = np.cumsum(count[places])
+            precision = right / np.maximum(seen[places], 1)
+            # The best of what is had at this recall or a greater one.
+            precision = np.maximum.accumulate(precision[::-1])[::-1]
+            found = np.searchsorted(right / number, RECALLS)
+            ap[i] = precision[found[found < len(precision)]].sum() / len(RECALLS)
+            recall[i] = right[-1] / number
+        return ap, recall
 
 
 def average_precisions(

@@ -198,7 +198,7 @@ class Detections(Evidence):
     def class_matches(self, kind: str) -> list[ClassMatches]:
         """Which predictions of each class found an object, at each IoU of COCO."""
         evaluation = self.evaluated(kind)
-        hits = np.stack([self.matched(evaluation, iou) for iou in IOUS])
+        hits = np.stack([self.matched(evaluation, iou) for iou in track(IOUS, 'Matching')])
         objects = np.zeros((len(self.classes), len(self.paths)), int)
         for a in self.truth['annotations']:
             if not a.get('iscrowd') and a['image_id'] - 1 not in self.left_out:
