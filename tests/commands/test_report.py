@@ -61,7 +61,6 @@ def test_the_scores_are_those_of_test(work_dir, call_tool, tmp_path, coins):
         }.items()
         if other in answer['metrics']
     }
-    print(ours)
     theirs = {name: scores[name] / (1 if '/' in name else 100) for name in ours}
     assert len(ours) >= 2 and ours == pytest.approx(theirs, abs=6e-4)
     content = (work_dir / 'report.html').read_text()
@@ -75,6 +74,35 @@ def test_the_scores_are_those_of_test(work_dir, call_tool, tmp_path, coins):
     )
     assert again['metrics'] == pytest.approx(answer['metrics'], abs=1e-6)
     assert (tmp_path / 'r.html').is_file()
+
+
+@pytest.fixture
+def for_masks(coins, tmp_path):
+    pytest.importorskip('mmdet')
+    cfg = tiny_config('maskrcnn', ROOT, ('coin',), roi_head=dict(bbox_head=dict(num_classes=1)))
+    cfg.model.roi_head.mask_head.num_classes = 1
+    return left_by_training(tmp_path / 'x', cfg, coins)
+
+
+def test_the_truth_as_prediction_is_perfect(for_masks, coins, call_tool, tmp_path):
+    truth = json.loads((coins / 'annotations/instances_val.json').read_text())
+    results = [
+        dict(
+            file_name=truth['images'][0]['file_name'],
+            category_name='coin',
+            bbox=a['bbox'],
+            segmentation=a['segmentation'],
+            score=0.9,
+        )
+        for a in truth['annotations']
+    ]
+    (tmp_path / 'p.json').write_text(json.dumps(results))
+    answer = json.loads(call_tool('report', for_masks, '--predictions', 'p.json', '--json'))
+    scores = answer['metrics']
+    assert scores['mask AP'] == scores['box AP'] == pytest.approx(1)
+    content = (for_masks / 'report.html').read_text()
+    assert content.count('<path class="shape"') == 2 * len(results)  # truth and prediction
+    assert '0 wrong, 0 missed: F1 1.00' in content
 
 
 @pytest.fixture
