@@ -9,6 +9,7 @@ import numpy as np
 from ..errors import UserError
 from .bootstrap import weights_of
 from .charts import Html, number
+from .detection import Detections
 from .evaluation import Evidence
 from .page import Section, page, table, text
 from .training_sections import curves, essence
@@ -58,6 +59,8 @@ def differences(
     first: Evidence, second: Evidence, samples: int
 ) -> tuple[list[Difference], list[Difference]]:
     """Metrics of both, and the main score of each class; the same images are drawn for both."""
+    if isinstance(first, Detections) and isinstance(second, Detections):
+        first.masks = second.masks = first.masks and second.masks  # else boxes are compared
     judged = len(first.paths) - len(first.left_out)
     drawn = np.ones((1, len(first.paths)), int)  # the scores themselves, then the samples
     if judged >= FEWEST:
@@ -121,7 +124,10 @@ def comparison(
         Section(
             'Classes',
             [
-                text('A class that is in few images has no interval.'),
+                text(
+                    'Chance puts one class of twenty outside; one that is in few images has no '
+                    'interval.'
+                ),
                 table([f'{first.class_score} of class', *head], map(cells, classes), long=True),
             ],
         ),
@@ -135,28 +141,14 @@ def comparison(
         ),
         time.strftime('%Y-%m-%d %H:%M'),
     ]
-    answer = [
-        dict(
-            metric=row.name,
-            first=row.first,
-            second=row.second,
-            lower=row.lower,
-            upper=row.upper,
-            verdict=row.verdict,
-        )
-        for row in rows
-    ]
+    answer = [row._asdict() | dict(verdict=row.verdict) for row in rows]
     return page(f'{names[0]} and {names[1]}', lead, sections), answer
 
 
 def configs_table(cfgs: Sequence[Any], names: Sequence[str]) -> Html:
     """What differs in the essence of the configs."""
-    first, second = (dict(essence(cfg)) for cfg in cfgs)
-    rows = [
-        [key, first.get(key, '–'), second.get(key, '–')]
-        for key in dict.fromkeys([*first, *second])
-        if first.get(key) != second.get(key)
-    ]
+    first, second = map(essence, cfgs)
+    rows = [[key, value, second[key]] for key, value in first.items() if value != second[key]]
     if not rows:
         return text('The same in all that is told here.')
     return Html(f'<div class="facts">{table(["", *names], rows)}</div>')

@@ -2,20 +2,19 @@
 
 import contextlib
 import io
-import json
 import warnings
-from collections import Counter, defaultdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmengine.structures import BaseDataElement
-from PIL import Image
 from rich.progress import track
 
 from ..checks.loaders import unwrap
 from .bootstrap import ClassMatches, Samples, average_precisions
+from .coco_truth import coco_truth
+from .curve import Curve, f1
 from .evaluation import Evidence
 
 IOU = 0.5  # from which a box counts as found, wherever the report does not say otherwise
@@ -33,67 +32,6 @@ KINDS = dict(  # of TIDE, https://arxiv.org/abs/2008.08115
 )
 
 
-def truth(dataset: Any) -> dict:
-    """The objects of a validation set as COCO's format has them, images counted from 1.
-
-    Areas and crowds are those of a COCO file where the set has one, so that scores are COCO's.
-    """
-    images: list[dict] = []
-    annotations: list[dict] = []
-    names = list(dataset.metainfo['classes'])
-    for part in unwrap(dataset):
-        own, labels = None, {}
-        if hasattr(part, 'cat_ids') and str(part.ann_file).endswith('.json'):
-            coco = json.loads(Path(part.ann_file).read_text())
-            own = defaultdict(list)
-            for annotation in coco['annotations']:
-                own[annotation['image_id']].append(annotation)
-            labels = {number: label for label, number in enumerate(part.cat_ids)}
-            known = {category['id']: category['name'] for category in coco['categories']}
-            names = [known.get(number, str(number)) for number in part.cat_ids]
-        for index in range(len(part)):
-            info = part.get_data_info(index)
-            number = len(images) + 1
-            if 'width' not in info:
-                with contextlib.suppress(OSError), Image.open(info['img_path']) as image:
-                    info['width'], info['height'] = image.size
-            images.append(
-                dict(
-                    id=number,
-                    width=info.get('width', 0),
-                    height=info.get('height', 0),
-                    file_name=info['img_path'],
-                )
-            )
-            found = (
-                [object_of(instance) for instance in info.get('instances', ())]
-                if own is None
-                else [
-                    dict(a, category_id=labels[a['category_id']] + 1)
-                    for a in own[info['img_id']]
-                    if a['category_id'] in labels
-                ]
-            )
-            annotations += [
-                dict(annotation, id=len(annotations) + i, image_id=number)
-                for i, annotation in enumerate(found, 1)
-            ]
-    categories = [dict(id=i, name=name) for i, name in enumerate(names, 1)]
-    return dict(images=images, annotations=annotations, categories=categories)
-
-
-def object_of(instance: dict) -> dict:
-    """A toolbox's instance as an annotation of COCO."""
-    x1, y1, x2, y2 = map(float, instance['bbox'])
-    found = dict(
-        category_id=instance['bbox_label'] + 1,
-        bbox=[x1, y1, x2 - x1, y2 - y1],
-        area=(x2 - x1) * (y2 - y1),
-        iscrowd=int(instance.get('ignore_flag', 0)),
-    )
-    return {**found, 'segmentation': instance['mask']} if instance.get('mask') else found
-
-
 class Detections(Evidence):
     """Boxes, and masks where ``masks``, of a detector."""
 
@@ -101,7 +39,7 @@ class Detections(Evidence):
 
     def __init__(self, dataset: Any, masks: bool):
         super().__init__(dataset)
-        self.truth = truth(dataset)
+        self.truth = coco_truth(dataset)
         self.classes = [category['name'] for category in self.truth['categories']]
         self.paths = [image['file_name'] for image in self.truth['images']]
         self.masks = masks
@@ -199,16 +137,12 @@ class Detections(Evidence):
         """Which predictions of each class found an object, at each IoU of COCO."""
         evaluation = self.evaluated(kind)
         hits = np.stack([self.matched(evaluation, iou) for iou in track(IOUS, 'Matching')])
-        objects = np.zeros((len(self.classes), len(self.paths)), int)
-        for a in self.truth['annotations']:
-            if not a.get('iscrowd') and a['image_id'] - 1 not in self.left_out:
-                objects[a['category_id'] - 1, a['image_id'] - 1] += 1
         order = np.argsort(-self.results[:, 5], kind='stable')
         found = []
         for c in range(len(self.classes)):
             own = order[self.results[order, 6] == c + 1]
             images = self.results[own, 0].astype(int) - 1
-            found.append(ClassMatches(images, hits[:, own], objects[c]))
+            found.append(ClassMatches(images, hits[:, own], self.objects[c]))
         return found
 
     def sample(self, weights: np.ndarray) -> Samples:
@@ -231,22 +165,22 @@ class Detections(Evidence):
                     per_class.append(row_of)
         return Samples({name: np.array(v) for name, v in metrics.items()}, np.array(per_class))
 
-    def counts(self) -> Counter:
-        """How many objects of each category count."""
-        return Counter(
-            a['category_id']
-            for a in self.truth['annotations']
-            if not a.get('iscrowd') and a['image_id'] - 1 not in self.left_out
-        )
+    @cached_property
+    def objects(self) -> np.ndarray:
+        """(classes, images): how many objects count."""
+        found = np.zeros((len(self.classes), len(self.paths)), int)
+        for a in self.truth['annotations']:
+            if not a.get('iscrowd') and a['image_id'] - 1 not in self.left_out:
+                found[a['category_id'] - 1, a['image_id'] - 1] += 1
+        return found
 
-    def curve(self, category: int | None = None) -> 'Curve':
+    def curve(self, category: int | None = None) -> Curve:
         """Precision and recall of a category, or of all predictions together."""
         chosen = self.hits >= 0
         if category is not None:
             chosen &= self.results[:, 6] == category
-        counts = self.counts()
-        number = sum(counts.values()) if category is None else counts[category]
-        return Curve(self.results[chosen, 5], self.hits[chosen] == 1, number)
+        objects = self.objects if category is None else self.objects[category - 1]
+        return Curve(self.results[chosen, 5], self.hits[chosen] == 1, int(objects.sum()))
 
     @cached_property
     def threshold(self) -> float:
@@ -256,22 +190,21 @@ class Detections(Evidence):
     @cached_property
     def qualities(self) -> np.ndarray:
         """(images,) F1 at the threshold; 1 where nothing is and nothing was found; NaN left out."""
-        summary = self.errors
-        values = np.array([f1(*summary[i]) for i in range(len(self.paths))], float)
+        values = np.array([f1(*errors) for errors in self.errors], float)
         values[list(self.left_out)] = np.nan
         return values
 
     @cached_property
     def errors(self) -> list[tuple[int, int, int]]:
         """Right, wrong and missed of each image, at the threshold."""
-        counted: list[list[int]] = [[0, 0, 0] for _ in self.paths]
-        for row, hit in zip(self.results, self.hits, strict=True):
-            if row[5] >= self.threshold and hit >= 0:
-                counted[int(row[0]) - 1][0 if hit else 1] += 1
-        for annotation in self.truth['annotations']:
-            if not annotation.get('iscrowd'):
-                counted[annotation['image_id'] - 1][2] += 1
-        return [(right, wrong, there - right) for right, wrong, there in counted]
+        images = self.results[:, 0].astype(int) - 1
+        shown = self.results[:, 5] >= self.threshold
+        right, wrong = (
+            np.bincount(images[shown & (self.hits == hit)], minlength=len(self.paths))
+            for hit in (1, 0)
+        )
+        missed = self.objects.sum(0) - right
+        return list(zip(right.tolist(), wrong.tolist(), missed.tolist(), strict=True))
 
     def truth_key(self) -> object:
         return self.classes, [
@@ -281,23 +214,18 @@ class Detections(Evidence):
     def per_class(self) -> list[dict]:
         """AP and the best threshold of each class, with counts; None where there is no object."""
         precision = self.evaluation.eval['precision']  # IoU, recall, class, area, most
-        counts = self.counts()
         rows = []
         for k, name in enumerate(self.classes):
+            objects = int(self.objects[k].sum())
             ap = [mean(precision[i, :, k, 0, -1]) for i in (slice(None), 0, 5)]
-            threshold, best, right, recall = self.curve(k + 1).best()
+            best = self.curve(k + 1).best() if objects else [None] * 4
             rows.append(
                 dict(
                     name=name,
-                    objects=counts[k + 1],
+                    objects=objects,
                     found=int((self.results[:, 6] == k + 1).sum()),
-                    AP=ap[0],
-                    AP50=ap[1],
-                    AP75=ap[2],
-                    threshold=threshold if counts[k + 1] else None,
-                    f1=best if counts[k + 1] else None,
-                    precision=right if counts[k + 1] else None,
-                    recall=recall if counts[k + 1] else None,
+                    **dict(zip(('AP', 'AP50', 'AP75'), ap, strict=True)),
+                    **dict(zip(('threshold', 'f1', 'precision', 'recall'), best, strict=True)),
                 )
             )
         return rows
@@ -331,42 +259,6 @@ class Detections(Evidence):
         """Name, number and cost in AP50 of TIDE's kinds of errors."""
         found = self.evaluation.tide_errors(pos_thr=IOU)
         return [(name, found['counts'][key], found['delta_ap'][key]) for key, name in KINDS.items()]
-
-
-class Curve:
-    """Precision and recall by score.
-
-    Args:
-        scores (N,): Of predictions.
-        hits (N,): Which of them found an object.
-        number: Of objects.
-    """
-
-    def __init__(self, scores: np.ndarray, hits: np.ndarray, number: int):
-        order = np.argsort(-scores, kind='stable')
-        self.scores, right = scores[order], np.cumsum(hits[order])
-        self.precision = right / np.arange(1, len(right) + 1)
-        self.recall = right / max(number, 1)
-        self.f1 = 2 * right / np.maximum(np.arange(1, len(right) + 1) + number, 1)
-
-    def best(self) -> tuple[float, float, float, float]:
-        """Score of the best F1, that F1, precision and recall there; zeros if nothing is found."""
-        if not len(self.f1) or not self.f1.max():
-            return 0.0, 0.0, 0.0, 0.0
-        # Of equal scores all count, or none.
-        last = np.flatnonzero(np.append(self.scores[1:] != self.scores[:-1], True))
-        i = last[self.f1[last].argmax()]
-        return (
-            float(self.scores[i]),
-            float(self.f1[i]),
-            float(self.precision[i]),
-            float(self.recall[i]),
-        )
-
-
-def f1(right: int, wrong: int, missed: int) -> float:
-    errors = wrong + missed
-    return 2 * right / (2 * right + errors) if right or errors else 1.0
 
 
 def mean(values: np.ndarray) -> float | None:

@@ -94,7 +94,7 @@ def gallery(
         ''
         if threshold is None
         else '<label>predictions from a score of <input name="score" type="range" min="0" max="1" '
-        f'step="0.01" value="{threshold:.2f}"> <output name="shown">{threshold:.2f}</output>'
+        f'step="0.0001" value="{threshold:.4f}"> <output name="shown">{threshold:.2f}</output>'
         '</label>'
     )
     counts = ', '.join(f'{len(indices)} {name}' for name, indices in groups.items())

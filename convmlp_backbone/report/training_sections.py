@@ -28,55 +28,55 @@ def metric_names(records: Sequence[dict]) -> list[str]:
     )
 
 
+def series(
+    runs: Sequence[tuple[str, WorkDir]], part: str, keys: Sequence[str], marks: bool = False
+) -> list[Series]:
+    """What the trainings logged under ``keys``, in their ``part`` train or val.
+
+    Of several trainings the first key, under their names. COCO's -1, for no such object, is a gap.
+    """
+    found = []
+    for name, run in runs:
+        for key in keys if len(runs) == 1 else keys[:1]:
+            records = [r for r in getattr(run, part) if isinstance(r.get(key), Real)]
+            if records:
+                values = [math.nan if r[key] == -1 and marks else r[key] for r in records]
+                label = key if len(runs) == 1 else f'{name}, {key}' if marks else name
+                found.append(Series(label, [r['step'] for r in records], values, marks))
+    return found
+
+
 def curves(runs: Sequence[tuple[str, WorkDir]]) -> list[Html]:
     """Loss, learning rate and metrics; several trainings in one frame each."""
-    one = len(runs) == 1
-    drawn, lost = [], 0
-    names = {key for _, run in runs for record in run.train for key in record}
-    losses = ['loss', *sorted(k for k in names if k != 'loss' and 'loss' in k and one)]
-    for title, keys, log in (
-        ('Training loss', losses[:MOST_CURVES], True),
-        ('Learning rate', ['lr'], False),
-        ('Norm of the gradient', ['grad_norm'], True),
-    ):
-        series = []
-        for name, run in runs:
-            for key in keys:
-                points = [(r['step'], r[key]) for r in run.train if isinstance(r.get(key), Real)]
-                lost += sum(not math.isfinite(value) for _, value in points)
-                if points:
-                    x, y = zip(*points, strict=True)
-                    series.append(Series(key if one else name, x, y))
-        drawn.append(line_chart(title, series, 'iteration', log=log) if series else Html(''))
-    metrics = metric_names([record for _, run in runs for record in run.val])
-    groups: dict[bool, list[str]] = {}
-    for key in metrics[:MOST_CURVES]:  # those out of 1 and those out of 100
-        values = [r[key] for _, run in runs for r in run.val if isinstance(r.get(key), Real)]
-        groups.setdefault(max(values, default=0) > 1, []).append(key)
-    for keys in groups.values():
-        series = []
-        for name, run in runs:
-            for key in keys if one else keys[:1]:
-                points = [
-                    (r['step'], math.nan if r[key] == -1 else r[key])  # COCO's word for none
-                    for r in run.val
-                    if isinstance(r.get(key), Real)
-                ]
-                if points:
-                    x, y = zip(*points, strict=True)
-                    series.append(Series(key if one else f'{name}, {key}', x, y, marks=True))
-        epochs = any('epoch' in record for _, run in runs for record in run.train)
-        drawn.append(
-            line_chart('Validation', series, 'epoch' if epochs else 'iteration')
-            if series
-            else Html('')
+    train = [record for _, run in runs for record in run.train]
+    val = [record for _, run in runs for record in run.val]
+    parts = sorted({key for record in train for key in record if 'loss' in key} - {'loss'})
+    drawn = [
+        line_chart(title, series(runs, 'train', keys), 'iteration', log=log)
+        for title, keys, log in (
+            ('Training loss', ['loss', *parts][:MOST_CURVES], True),
+            ('Learning rate', ['lr'], False),
+            ('Norm of the gradient', ['grad_norm'], True),
         )
-    warning = (
-        [text(f'{lost} logged values are not finite (NaN or infinite): gaps in the curves.')]
-        if lost
-        else []
+    ]
+    groups: dict[bool, list[str]] = {}
+    for key in metric_names(val)[:MOST_CURVES]:  # those out of 1 and those out of 100
+        values = [r[key] for r in val if isinstance(r.get(key), Real)]
+        groups.setdefault(max(values) > 1, []).append(key)
+    unit = 'epoch' if any('epoch' in record for record in train) else 'iteration'
+    drawn += [
+        line_chart('Validation', series(runs, 'val', keys, marks=True), unit)
+        for keys in groups.values()
+    ]
+    lost = sum(
+        isinstance(value, Real) and not math.isfinite(value)
+        for record in train
+        for value in record.values()
     )
-    return [*warning, beside(*filter(None, drawn))] if any(drawn) else [text('There is no log.')]
+    warning = f'{lost} logged values are not finite (NaN or infinite): gaps in the curves.'
+    if not any(drawn):
+        return [text('There is no log.')]
+    return [*([text(warning)] if lost else []), beside(*filter(None, drawn))]
 
 
 def training_section(run: WorkDir) -> Section:
@@ -85,7 +85,7 @@ def training_section(run: WorkDir) -> Section:
     return Section('Training', [text(*told, *run.notes), *curves([('', run)])])
 
 
-def essence(cfg: Any) -> list[tuple[str, str]]:
+def essence(cfg: Any) -> dict[str, str]:
     """What of a config one would tell another."""
     told = cfg.to_dict()
 
@@ -95,48 +95,38 @@ def essence(cfg: Any) -> list[tuple[str, str]]:
             value = value.get(key) if isinstance(value, dict) else None
         return default if value is None else value
 
-    backbone = get('model.backbone', {})
-    arch = backbone.get('arch', '')
-    loader = get('train_dataloader', {})
-    optimizer = get('optim_wrapper.optimizer', {})
-    wrapper = get('optim_wrapper', {})
-    loop = get('train_cfg', {})
-    head = get('model', {})
-    schedule = get('param_scheduler', [])
     data = [
         f'{split}: {leaf.get("type")} {leaf.get("data_root") or ""} {leaf.get("ann_file") or ""}'
         for split in ('train', 'val')
         for _, leaf in leaves(get(f'{split}_dataloader.dataset'))
     ]
     steps = [
-        step['type'] + (f' {step["scale"]}' if step.get('scale') else '')
-        for _, leaf in leaves(loader.get('dataset'))
+        f'{step["type"]} {step.get("scale") or step.get("crop_size") or ""}'.strip()
+        for _, leaf in leaves(get('train_dataloader.dataset'))
         for step in leaf.get('pipeline') or ()
         if isinstance(step, dict) and 'type' in step
     ]
-    rows = [
-        ('model', f'{head.get("type")}, {backbone.get("type")} {arch}'),
-        ('weights', get('load_from') or get('model.backbone.init_cfg.checkpoint', 'from scratch')),
-        ('data', '; '.join(data)),
-        ('training steps', ' → '.join(map(str, steps))),
-        ('batch', f'{loader.get("batch_size")} on each device'),
-        (
-            'optimiser',
-            f'{optimizer.get("type")}, lr {optimizer.get("lr")}, '
-            f'weight decay {optimizer.get("weight_decay")}, {wrapper.get("type", "")} '
-            f'{wrapper.get("dtype", "")}',
+    schedule = get('param_scheduler', [])
+    schedule = schedule if isinstance(schedule, list) else [schedule]
+    length = {k: v for k, v in get('train_cfg', {}).items() if k.startswith('max')}
+    rows = {
+        'model': f'{get("model.type")}, {get("model.backbone.type")} {get("model.backbone.arch")}',
+        'weights': get('load_from') or get('model.backbone.init_cfg.checkpoint', 'from scratch'),
+        'data': '; '.join(data),
+        'training steps': ' → '.join(steps),
+        'batch': f'{get("train_dataloader.batch_size")} on each device',
+        'optimiser': f'{get("optim_wrapper.optimizer.type")}, '
+        f'lr {get("optim_wrapper.optimizer.lr")}, '
+        f'weight decay {get("optim_wrapper.optimizer.weight_decay")}',
+        'precision': f'{get("optim_wrapper.type")} {get("optim_wrapper.dtype", "float32")}',
+        'schedule': ', '.join(
+            str(part.get('type'))
+            for part in (schedule if isinstance(schedule, list) else [schedule])
         ),
-        (
-            'schedule',
-            ', '.join(
-                str(part.get('type'))
-                for part in (schedule if isinstance(schedule, list) else [schedule])
-            ),
-        ),  # fmt: skip
-        ('length', ', '.join(f'{k} {v}' for k, v in loop.items() if k.startswith('max'))),
-        ('seed', get('randomness.seed', 'none')),
-    ]
-    return [(name, str(value)) for name, value in rows]
+        'length': ', '.join(f'{k} {v}' for k, v in length.items()),
+        'seed': get('randomness.seed', 'none'),
+    }
+    return {name: str(value) for name, value in rows.items()}
 
 
 def config_section(run: WorkDir, cfg: Any) -> Section:
@@ -144,7 +134,7 @@ def config_section(run: WorkDir, cfg: Any) -> Section:
     return Section(
         'Config and versions',
         [
-            Html(f'<div class="facts">{table(["", ""], essence(cfg))}</div>'),
+            Html(f'<div class="facts">{table(["", ""], essence(cfg).items())}</div>'),
             table(['trained with', ''], run.versions.items()) if run.versions else Html(''),
             table(['evaluated with', ''], here.items()),
             folded(f'the whole config, {run.config}', Path(run.config).read_text(errors='replace')),

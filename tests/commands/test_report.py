@@ -132,7 +132,7 @@ def test_classifiers_and_an_image_that_cannot_be_read(classifiers, call_tool, tm
     assert '<bright>' not in content and '&lt;bright&gt;' in content
     answer = json.loads(call_tool('report', *classifiers, '--json', '--bootstrap', 50))
     (row,) = answer['differences']
-    assert row['metric'] == 'top-1' and row['lower'] <= row['second'] - row['first'] <= row['upper']
+    assert row['name'] == 'top-1' and row['lower'] <= row['second'] - row['first'] <= row['upper']
     assert 'run0 and run1' in (classifiers[0] / 'report.html').read_text()
     for path in (tmp_path / 'photos/val').rglob('*.png'):
         path.write_text('no image')

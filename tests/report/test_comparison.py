@@ -82,6 +82,13 @@ def test_few_images_have_no_interval():
     assert row.verdict == 'too few images' and row.lower is None
 
 
+def test_masks_and_boxes_are_compared_by_boxes():
+    first, second = many(None, images=12), many(None, images=12, seed=1)
+    first.masks = True
+    rows, _ = differences(first, second, 20)
+    assert [row.name for row in rows] == ['box AP', 'box AP50', 'box AP75', 'box AR100']
+
+
 ONE = instance(10, 10, 40, 40)
 OTHER = dict(
     another_task=(detections([[ONE]], []), classified(0.5), 'different tasks'),

@@ -9,7 +9,7 @@ pytest.importorskip('hotcoco')
 
 from made_evidence import NASTY, detections, instance, many  # noqa: E402
 
-from convmlp_backbone.report.detection import Curve  # noqa: E402
+from convmlp_backbone.report.curve import Curve  # noqa: E402
 from convmlp_backbone.report.detection_sections import sections  # noqa: E402
 from convmlp_backbone.report.page import page  # noqa: E402
 
@@ -76,7 +76,7 @@ def test_groups_do_not_count():
     group = instance(80, 10, 100, 100, ignore=1)
     rows = [(1, 10, 10, 40, 40, 0.9, 1), (1, 82, 12, 95, 95, 0.8, 1)]
     found = detections([[ONE, group]], rows)
-    assert found.hits.tolist() == [1, -1] and found.counts()[1] == 1
+    assert found.hits.tolist() == [1, -1] and found.objects.sum() == 1
     assert found.errors == [(1, 0, 0)]
 
 
