@@ -61,7 +61,8 @@ def test_installs_nothing_over_an_mm_stack(wheel):
 
 def test_carries_what_can_run_from_it_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
-        assert 'convmlp_backbone/py.typed' in archive.namelist()
+        beside = ('py.typed', 'report/page.css', 'report/page.js')
+        assert {f'convmlp_backbone/{name}' for name in beside} <= {*archive.namelist()}
         carried = {n for n in archive.namelist() if n.startswith('convmlp_backbone/.mim/')}
     files = [*(ROOT / 'configs').rglob('*.py'), *(ROOT / 'tools').glob('*.*')]
     assert carried == {

@@ -205,7 +205,8 @@ def test_the_environment_is_what_the_pins_say_and_lacks_nothing():
     ours = {'convmlp-backbone', 'pip'}
     found = {name: d.version for name, d in installed.items()}
     assert {n: v for n, v in found.items() if n not in ours and v != pins.get(n)} == {}
-    extras = ['onedl' if 'onedl-mmcv' in found else 'openmmlab', 'timm', 'demo', 'export', 'dev']
+    stack = 'onedl' if 'onedl-mmcv' in found else 'openmmlab'
+    extras = [stack, 'timm', 'demo', 'export', 'report', 'faster-eval', 'dev']
     needed = {}
     for distribution in installed.values():
         for requirement in map(Requirement, distribution.requires or ()):

@@ -50,6 +50,7 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
+# FasterCocoMetric where faster-coco-eval is installed: docs/own_dataset.md.
 val_evaluator = dict(
     type='CocoMetric', ann_file=data_root + 'annotations/instances_val2017.json', metric='bbox'
 )

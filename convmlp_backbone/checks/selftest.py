@@ -84,7 +84,7 @@ def self_test(
     where, settings = f'{split}_evaluator', cfg[f'{split}_evaluator']
     parts = [settings] if isinstance(settings, dict) else settings
     with_masks = any('segm' in (part.get('metric') or ()) for part in parts)
-    by_files = all(part.get('type') == 'CocoMetric' for part in parts)
+    by_files = all(part.get('type') in ('CocoMetric', 'FasterCocoMetric') for part in parts)
     crowd = 0
     with scope_of(cfg):
         try:

@@ -1,4 +1,4 @@
-"""Train on a folder: look at its data, derive a config from them, train, evaluate, export.
+"""Train on a folder: look at its data, derive a config from them, train, evaluate, report, export.
 
   convmlp fit data/coins --minutes 15
 
@@ -70,6 +70,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         'as convmlp export does, which takes some minutes more',
     )
     parser.add_argument(
+        '--no-report', action='store_true', help='write no report.html, as convmlp report does'
+    )
+    parser.add_argument(
         '--force', action='store_true', help='train in spite of what is wrong with the data'
     )
     options.add(
@@ -122,8 +125,11 @@ def run(args: Namespace) -> None:
         best = str(train(args, config))
         with whole_file(state) as file:
             file.write_text(json.dumps(dict(asked=asked, best=best)))
+    if not args.no_report:
+        afterwards(['report', str(work_dir)], work_dir / 'report.html')
     if not args.no_export:
-        export(config, best, work_dir / 'model.onnx')
+        model = work_dir / 'model.onnx'
+        afterwards(['export', str(config), str(model), '--checkpoint', best], model)
 
 
 def prepare(args: Namespace, folder: Path, work_dir: Path) -> Path:
@@ -180,11 +186,10 @@ def train(args: Namespace, config: Path) -> Path:
     return best
 
 
-def export(config: Path, checkpoint: str | Path, out: Path) -> None:
-    """The best model as one file, by ``convmlp export``, whose failure costs nothing else."""
+def afterwards(command: list[str], out: Path) -> None:
+    """Let another command make ``out`` of what was trained; its failure costs nothing else."""
     if out.exists():
         return
-    command = ['export', str(config), str(out), '--checkpoint', str(checkpoint)]
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', '-m', 'convmlp_backbone', *command],
         env={
@@ -195,7 +200,7 @@ def export(config: Path, checkpoint: str | Path, out: Path) -> None:
         },
     )
     if done.returncode:
-        print(f'not exported; the model is {checkpoint}. Again: convmlp {" ".join(command)}')
+        print(f'there is no {out}, the rest is. Again: convmlp {" ".join(command)}')
 
 
 def best_checkpoint(folder: Path) -> Path:

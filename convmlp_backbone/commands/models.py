@@ -26,6 +26,7 @@ from ..checkpoints import (
 from ..checks.contract import require
 from ..checks.loaders import fit_loaders
 from ..checks.model import check_model
+from ..coco_metric import choose_coco_metric
 from ..config import change_config, datasets, find_config, read_config, set_data_root
 from ..convmlp import ConvMLP
 from ..cpu import fit_model_to_cpu, fit_to_cpu
@@ -76,6 +77,7 @@ def load_config(args: Namespace, splits: Sequence[str], checkpoint: str | None =
         args.work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(cfg.filename).stem))
     )
     fit_loaders(cfg)
+    choose_coco_metric(cfg)
     if not args.no_check:
         require(
             cfg, splits, dataset_meta(checkpoint, cfg.work_dir, args.trust) if checkpoint else None

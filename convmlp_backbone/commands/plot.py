@@ -5,25 +5,16 @@
 Several trainings are drawn beside each other.
 """
 
-import json
-import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import UserError
+from ..training_log import METRICS, read_run
 from . import options
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; the markers differ besides.
 COLORS = ['#D55E00', '#0072B2', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000', '#777777']
 MARKERS = ['o', 's', '^', 'D', 'v', 'P', 'X', '*']
-# What each metric that a config can report is called in public, and what it is out of.
-METRICS = {
-    'coco/bbox_mAP': ('box mAP', 1),
-    'coco/segm_mAP': ('mask mAP', 1),
-    'mIoU': ('mIoU', 100),
-    'accuracy/top1': ('top-1', 100),
-}
 DRAWN = {**METRICS, 'coco/bbox_mAP_50': ('box AP50', 1)}
 CURVES = {
     'loss': 'training loss',
@@ -31,37 +22,6 @@ CURVES = {
     'eta': 'time left, minutes',
     'memory': 'GPU memory, GB',
 }
-
-
-def read_run(work_dir: str | Path) -> tuple[list[dict], list[dict]]:
-    """What MMEngine logged in the last training of a work dir: training and validation records.
-
-    Returns:
-        tuple[list[dict], list[dict]]: Training records with ``step`` (iteration), ``loss``, ``lr``
-        and, where logged, ``memory`` in GB and ``eta`` in minutes; validation records with ``step``
-        (epoch, or iteration where the training counts those) and metrics.
-
-    Raises:
-        UserError: There was no training in this folder.
-    """
-    for scalars in sorted(Path(work_dir).glob('*/vis_data/scalars.json'), reverse=True):
-        records = [json.loads(line) for line in scalars.read_text().splitlines()]
-        train = [record for record in records if 'loss' in record]
-        if train:
-            break
-    else:
-        raise UserError(f'{work_dir} has no log of a training (TIME/vis_data/scalars.json)')
-    # The time left stands only in the log for people.
-    log = ''.join(path.read_text() for path in scalars.parents[1].glob('*.log'))
-    left = re.findall(r'\(train\).*? eta: (?:(\d+) days?, )?(\d+):(\d+):(\d+)', log)
-    if len(left) == len(train):
-        for record, parts in zip(train, left, strict=True):
-            days, hours, minutes, seconds = (int(part or 0) for part in parts)
-            record['eta'] = (days * 24 + hours) * 60 + minutes + seconds / 60
-    for record in train:
-        if 'memory' in record:
-            record['memory'] /= 1024  # MB
-    return train, [record for record in records if METRICS.keys() & record.keys()]
 
 
 def draw_curves(work_dirs: Sequence[str | Path], file: Path) -> None:

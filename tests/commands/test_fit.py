@@ -116,10 +116,10 @@ def test_a_whole_run_that_was_interrupted(known_cost, call_tool, tmp_path, monke
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr('mmengine.hooks.IterTimerHook._after_epoch', stop)  # of the evaluation
-        call_tool('fit', 'pictures', '--weights', 'none', '--no-export')
+        call_tool('fit', 'pictures', '--weights', 'none', '--no-export', '--no-report')
     assert (work_dir / 'train/iter_2.pth').is_file()
     assert not (work_dir / 'train/iter_4.pth').exists()
-    printed = call_tool('fit', 'pictures', '--weights', 'none', '--no-export')
+    printed = call_tool('fit', 'pictures', '--weights', 'none', '--no-export', '--no-report')
     assert 'is there: going on with it' in printed and re.search(
         r'best_mIoU_iter_\d.pth: aAcc .*, mIoU \d', printed.splitlines()[-1]
     )
@@ -129,34 +129,36 @@ def test_a_whole_run_that_was_interrupted(known_cost, call_tool, tmp_path, monke
     best = json.loads((work_dir / 'fit.json').read_text())['best']
     assert best in printed.splitlines()[-1]
     assert 'is trained; to start again: rm -r' in call_tool(
-        'fit', 'pictures', '--weights', 'none', '--no-export'
+        'fit', 'pictures', '--weights', 'none', '--no-export', '--no-report'
     )
     error = call_tool('fit', 'pictures', '--minutes', '5', '--weights', 'none')
     assert 'is of another fit (minutes 15)' in error
 
 
-def test_a_failing_export_costs_nothing_else(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    'out, command',
+    [
+        ('model.onnx', ['export', 'config.py', 'model.onnx', '--checkpoint', 'best.pth']),
+        ('report.html', ['report', 'work_dirs/x']),
+    ],
+)
+def test_what_fails_afterwards_costs_nothing_else(out, command, tmp_path, capsys, monkeypatch):
     asked = []
     monkeypatch.setattr(
         fit.subprocess,
         'run',
         lambda command, env: asked.append(command) or type('Done', (), dict(returncode=1)),
     )
-    fit.export(tmp_path / 'config.py', tmp_path / 'best.pth', tmp_path / 'model.onnx')
-    command = [
-        'export',
-        f'{tmp_path}/config.py',
-        f'{tmp_path}/model.onnx',
-        '--checkpoint',
-        f'{tmp_path}/best.pth',
-    ]
-    assert asked[0][-6:] == ['convmlp_backbone', *command]
-    assert f'not exported; the model is {tmp_path}/best.pth. Again: convmlp export' in (
-        capsys.readouterr().out
+    fit.afterwards(command, tmp_path / out)
+    assert asked[0][-len(command) - 1 :] == ['convmlp_backbone', *command]
+    printed = capsys.readouterr().out
+    assert (
+        printed
+        == f'there is no {tmp_path / out}, the rest is. Again: convmlp {" ".join(command)}\n'
     )
-    make_parser('export').parse_args(command)
-    (tmp_path / 'model.onnx').touch()
-    fit.export(tmp_path / 'config.py', tmp_path / 'best.pth', tmp_path / 'model.onnx')
+    make_parser(command[0]).parse_args(command)
+    (tmp_path / out).touch()
+    fit.afterwards(command, tmp_path / out)
     assert len(asked) == 1
 
 

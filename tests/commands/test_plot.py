@@ -5,8 +5,8 @@ import json
 import pytest
 from PIL import Image
 
-from convmlp_backbone.commands import plot as tool
 from convmlp_backbone.errors import UserError
+from convmlp_backbone.training_log import read_run
 
 
 def write_run(work_dir, time, losses, days=''):
@@ -29,7 +29,7 @@ def test_last_training_of_a_work_dir(tmp_path):
     write_run(tmp_path, '20260102_000000', [3, 2], days='1 day, ')
     (tmp_path / '20260103_000000/vis_data').mkdir(parents=True)  # an evaluation
     (tmp_path / '20260103_000000/vis_data/scalars.json').write_text('{"mIoU": 1, "step": 0}')
-    train, val = tool.read_run(tmp_path)
+    train, val = read_run(tmp_path)
     assert [record['loss'] for record in train] == [3, 2]
     assert train[0]['eta'] == (24 + 1) * 60 + 0.5 and train[0]['memory'] == 2
     assert [record['coco/bbox_mAP'] for record in val] == [0.5, 0.5]
@@ -37,7 +37,7 @@ def test_last_training_of_a_work_dir(tmp_path):
 
 def test_no_training(tmp_path):
     with pytest.raises(UserError, match='no log of a training'):
-        tool.read_run(tmp_path)
+        read_run(tmp_path)
 
 
 def test_program(call_tool, tmp_path):

@@ -20,9 +20,10 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from convmlp_backbone.commands.plot import METRICS, draw_curves
+from convmlp_backbone.commands.plot import draw_curves
 from convmlp_backbone.config import read_config
 from convmlp_backbone.errors import one_line_errors
+from convmlp_backbone.training_log import METRICS
 
 # Of Okabe and Ito's palette, which colour-blind readers can tell apart.
 TRUE, PREDICTED = '#56B4E9', '#E69F00'
