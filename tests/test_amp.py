@@ -8,7 +8,6 @@ from mmengine.config import Config, ConfigDict
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
-
 from tiny_models import tiny_config, tiny_model
 
 from convmlp_backbone import amp, fuse_model
