@@ -19,7 +19,6 @@ import copy
 import time
 from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,25 +28,17 @@ from mmengine.config import Config
 from torch import nn
 
 from ..archs import NAMES
-from ..checkpoints import load_backbone, load_model
-from ..checks.loaders import input_channels
-from ..config import datasets
 from ..deploy.agreement import Row, agreement, open_file
 from ..deploy.evaluation import ExportedModel, evaluator, require_as_good
 from ..deploy.evaluation import load as load_file
-from ..deploy.facts import IMAGENET, facts_of, test_dataset
+from ..deploy.facts import facts_of, test_dataset
 from ..deploy.files import ENDINGS, trace, unfinished, write_onnx
 from ..deploy.models import exportable
-from ..deploy.quantisation import IMAGES, quantise, require_nncf
+from ..deploy.quantisation import quantise, require_nncf
 from ..errors import UserError
 from ..files import require_writable
-from ..inputs import find, frames
-from ..predictors import own_loaders
-from ..runtime import read_image
 from . import options
-from .models import build_from_config, build_model, check_checkpoint, checked_config, load_config
-
-COMMON = ('data_root', 'backbone', 'cfg_options', 'trust')
+from .whole import calibration, evaluated_config, generated, load, photos
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -73,83 +64,19 @@ def add_arguments(parser: ArgumentParser) -> None:
         '(default f32)',
     )
     parser.add_argument(
-        '--calibrate',
-        metavar='CONFIG_OR_FOLDER',
-        help="of int8: images of a config's training data, or of a folder (default: MODEL)",
-    )
-    parser.add_argument(
         '--max-drop',
         type=float,
         default=0.005,
         metavar='X',
         help='of int8: how much worse AP, mIoU or accuracy, from 0 to 1, may be (default 0.005)',
     )
-    options.add(parser, '--data-root', '--backbone', '--cfg-options', '--trust')
-
-
-def load(args: Namespace) -> tuple[nn.Module, Config, dict, dict | None]:
-    """The model, and of its config all but the model, as the file's facts need it."""
-    if args.checkpoint:
-        check_checkpoint(args.checkpoint)
-    if args.model.lower() in NAMES:
-        model, _ = build_model(args.model.lower())
-        if args.checkpoint:
-            load_backbone(model, args.checkpoint, args.trust)
-        return model, {}, IMAGENET, {}
-    cfg = checked_config(args.model, args.cfg_options, args.backbone)
-    model = build_from_config(cfg)
-    meta = load_model(model, args.checkpoint, args.trust) if args.checkpoint else {}
-    return model, cfg, cfg.model.get('data_preprocessor') or {}, meta.get('dataset_meta')
-
-
-def photos(
-    args: Namespace,
-    cfg: Config,
-    sources: list[str] | None,
-    dataset: dict,
-    number: int,
-    channels: int = 3,
-) -> list[np.ndarray]:
-    """As many photos of ``sources``, or of a data set; none where it is not there."""
-    prefix = dataset.get('data_prefix') or ''
-    folder = Path(
-        args.data_root or dataset.get('data_root') or '',
-        next(iter(prefix.values())) if isinstance(prefix, dict) else prefix,
-    )
-    own = bool(cfg) and own_loaders(cfg)
-    if not sources and (not dataset.get('data_root') or not folder.is_dir() or own):
-        return []
-    found = find(sources or [folder], recursive=True)
-    if len(found) > number:
-        found = [found[i * len(found) // number] for i in range(number)]
-    read = partial(read_image, channels=channels)
-    return [image for source in found for _, image in frames(source, read)][:number]
-
-
-def calibration(args: Namespace, cfg: Config) -> list[np.ndarray]:
-    """The images to quantise on."""
-    source, channels = args.calibrate or args.model, input_channels(cfg) or 3
-    if Path(source).is_dir():
-        return photos(args, cfg, [source], {}, IMAGES, channels)
-    other = checked_config(source, args.cfg_options if source == args.model else None)
-    dataset = next(iter(datasets(other.get('train_dataloader'))), {})
-    found = photos(args, other, None, dataset, IMAGES, channels)
-    if not found:
-        raise UserError(
-            f'no images of the training data of {source} in {dataset.get("data_root")}: '
-            '--data-root DIR, or --calibrate FOLDER'
-        )
-    return found
+    options.add(parser, '--calibrate', '--data-root', '--backbone', '--cfg-options', '--trust')
 
 
 def prove(model: nn.Module, file: Path, images: list[np.ndarray]) -> None:
     """Compare a file with the model, and print each comparison; UserError where they differ."""
-    kind = 'photos'
-    if not images:
-        kind = 'generated images'
-        coarse = np.random.default_rng(0).integers(0, 256, (4, 12, 16, 3), dtype=np.uint8)
-        images = list(coarse.repeat(30, 1).repeat(30, 2))
-    print(f'compared on {kind}:', flush=True)
+    print(f'compared on {"photos" if images else "generated images"}:', flush=True)
+    images = images or generated(4)
     runtime = open_file(file)
     found = 0
     for row in agreement(model, runtime, images):
@@ -175,8 +102,7 @@ def told(row: Row) -> str:
 
 def quantised(args: Namespace, file: Path, path: Path, cfg: Config) -> None:
     """Write the int8 of a float32 ``file`` as ``path``, if it is good enough."""
-    job = options.job(args.model, **{name: getattr(args, name) for name in COMMON})
-    evaluate = evaluator(load_config(job, ['test'], args.checkpoint))
+    evaluate = evaluator(evaluated_config(args))
     images = calibration(args, cfg)
     print(f'calibrating on {len(images)} images', flush=True)
     quantise(file, path, images)

@@ -35,6 +35,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
         help="put ConvMLP under a toolbox's own config: convmlp_s, convmlp_m, convmlp_l, or a JSON "
         'object; the config is a path or mmdet::NAME, mmseg::NAME, mmpretrain::NAME',
     ),
+    '--calibrate': dict(
+        metavar='CONFIG_OR_FOLDER',
+        help="of int8: images of a config's training data, or of a folder (default: MODEL's)",
+        complete=CONFIG,
+    ),
     '--cfg-options': dict(
         nargs='+',
         action=DictAction,

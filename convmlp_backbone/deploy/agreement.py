@@ -107,32 +107,39 @@ def agreement(
 def compare(model: nn.Module, runtime: Runtime, images: np.ndarray) -> Row:
     """One comparison, of images (N, height, width, C)."""
     batch, height, width = images.shape[:3]
-    size = height + 7, width + 5  # of a segmentor's map, as if images had been resized
-    outputs = runtime.run(given(runtime.facts, images), size)
     task = runtime.facts['task']
-    theirs = predict(
-        model, images, size if task == 'segmentation' else (height, width), runtime.facts
-    )
+    # A segmentor's map, as if images had been resized.
+    size = (height + 7, width + 5) if task == 'segmentation' else (height, width)
+    theirs = predict(model, images, size, runtime.facts)
+    ours = answers(runtime, images, size)
+    found = None
+    differences: dict[str, float] = {}
     if task in ('detection', 'instances'):
-        ours = [
-            runtime.result({k: v[i] for k, v in outputs.items()}, (height, width), (height, width))
-            for i in range(batch)
-        ]
-        differences: dict[str, float] = {}
+        found = sum(len(found.scores) for found in theirs)
         for a, b in zip(ours, theirs, strict=True):
             for name, value in differ(a, b).items():
                 differences[name] = max(differences.get(name, 0.0), value)
-        return Row(batch, height, width, sum(len(found.scores) for found in theirs), differences)
-    if task == 'segmentation':
-        differences = dict(labels=float((outputs['labels'] != theirs).mean()))
+    elif task == 'segmentation':
+        differences['labels'] = float((ours != theirs).mean())
     else:
-        differences = {
-            name: float(
+        for name, output, wanted in zip(runtime.facts['outputs'], ours, theirs, strict=True):
+            differences[name] = float(
                 abs(output - wanted).max() / (1 if task == 'classification' else abs(wanted).max())
             )
-            for (name, output), wanted in zip(outputs.items(), theirs, strict=True)
-        }
-    return Row(batch, height, width, None, differences)
+    return Row(batch, height, width, found, differences)
+
+
+def answers(runtime: Runtime, images: np.ndarray, size: tuple[int, int]) -> Any:
+    """What a file predicts, as :func:`predict` gives what a model does."""
+    outputs = runtime.run(given(runtime.facts, images), size)
+    task = runtime.facts['task']
+    if task in ('detection', 'instances'):
+        given_size = images.shape[1], images.shape[2]
+        return [
+            runtime.result({k: v[i] for k, v in outputs.items()}, given_size, size)
+            for i in range(len(images))
+        ]
+    return outputs['labels'] if task == 'segmentation' else list(outputs.values())
 
 
 def given(facts: dict, images: np.ndarray) -> np.ndarray:
@@ -153,7 +160,8 @@ def predict(model: Any, images: np.ndarray, size: tuple[int, int], facts: dict) 
     """What the toolbox's model predicts."""
     task = facts['task']
     if task == 'backbone':
-        return [level.numpy() for level in model(torch.from_numpy(normalise(images, facts)))]
+        levels = model(torch.from_numpy(normalise(images, facts)))
+        return [level.float().numpy() for level in levels]
     if task == 'segmentation':
         from mmseg.structures import SegDataSample as Sample
     elif task == 'classification':
