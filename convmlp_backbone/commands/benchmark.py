@@ -91,9 +91,8 @@ def run(args: Namespace) -> dict[str, Any]:
         if not cfg:
             raise UserError(f'--metric: {args.model} is a backbone, which predicts nothing')
         evaluate = evaluator(evaluated_config(args))
-    module = exportable(
-        copy.deepcopy(model), preprocessor, model is getattr(model, 'backbone', model)
-    )
+    bare = model is getattr(model, 'backbone', model)
+    module = exportable(copy.deepcopy(model), preprocessor, normalised=bare)
     facts = facts_of(cfg, module, meta)
     images = batch_of(args, cfg, facts)
     calibrating = calibration(args, cfg) if args.int8 else []

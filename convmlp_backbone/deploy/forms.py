@@ -96,13 +96,13 @@ def seconds_in_turns(
     """Seconds of every form in every turn, so that what else the machine does meets all of them."""
     found: dict[str, list[float]] = {form.name: [] for form in forms}
     for turn in range(-1, turns):  # the first is not counted
-        tell(turn + 1)
         for form in forms:
             time.sleep(0.1)  # until the threads of the form before have stopped spinning
             start = time.perf_counter()
             form.predict(images)
             if turn >= 0:
                 found[form.name].append(time.perf_counter() - start)
+        tell(turn + 2)
     return found
 
 

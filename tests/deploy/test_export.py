@@ -16,11 +16,15 @@ from conftest import ROOT
 from tiny_models import ARCH, CLASSES, tiny_config, tiny_model
 
 from convmlp_backbone import ConvMLP
+from convmlp_backbone.deploy import quantisation
 from convmlp_backbone.deploy.agreement import Program, agreement, open_file
+from convmlp_backbone.deploy.evaluation import require_as_good
 from convmlp_backbone.deploy.facts import IMAGENET, facts_of
 from convmlp_backbone.deploy.files import convert, trace, unfinished, write_pt2
+from convmlp_backbone.deploy.forms import difference
 from convmlp_backbone.deploy.models import exportable
-from convmlp_backbone.runtime import Runtime, read_image
+from convmlp_backbone.errors import UserError
+from convmlp_backbone.runtime import Detections, Runtime, read_image
 
 # Levels as few as possible: each takes seconds to export.
 CHANGES = dict(
@@ -174,7 +178,10 @@ def test_test_and_predict_take_a_file(exported, coins, call_tool, tmp_path, rest
     assert 'knows 3 classes' in call_tool('test', 'one.json', exported.onnx, '--data-root', coins)
 
 
-def test_same_metrics(exported, coins, call_tool, tmp_path, restore_loaders):
+@pytest.fixture
+def coins_segmentor(exported, coins, tmp_path, monkeypatch, restore_loaders):
+    """Arguments of a tiny segmentor with its data."""
+    monkeypatch.chdir(tmp_path)
     exported = exported('segmentor')
     torch.save(exported.model.state_dict(), 'x.pth')
     for split in ('train', 'val', 'test'):
@@ -182,11 +189,112 @@ def test_same_metrics(exported, coins, call_tool, tmp_path, restore_loaders):
             classes=CLASSES, palette=exported.facts['palette']
         )
     exported.cfg.dump('tiny.json')
+    return 'tiny.json', '--checkpoint', 'x.pth', '--data-root', coins
+
+
+def test_same_metrics(coins_segmentor, exported, call_tool):
+    config, *_, root = coins_segmentor
     found = [
-        json.loads(call_tool('test', 'tiny.json', file, '--data-root', coins, '--json'))
-        for file in ('x.pth', exported.onnx)
+        json.loads(call_tool('test', config, file, '--data-root', root, '--json'))
+        for file in ('x.pth', exported('segmentor').onnx)
     ]
     assert found[0] == pytest.approx(found[1], abs=1e-4) and 'mIoU' in found[0]
+
+
+def test_bf16_is_the_files_own(coins_segmentor, call_tool):
+    config, *rest = coins_segmentor
+    out = call_tool('export', config, 'x.onnx', *rest, '--precision', 'bf16')
+    assert re.search(r'in bfloat16, 1 x \d+ x \d+: labels differ by \d', out)
+    assert Runtime('x.onnx').precision == 'bf16'
+    found = [
+        json.loads(call_tool('test', config, *file, '--data-root', rest[-1], '--json'))['mIoU']
+        for file in (['x.pth'], ['x.onnx'], ['x.pth', '--precision', 'bf16'])
+    ]
+    assert found[1:] == pytest.approx(found[:1] * 2, abs=2)
+    out = call_tool('test', config, 'x.pth', '--data-root', rest[-1], '--precision', 'auto')
+    assert '--precision auto: ' in out
+
+
+def test_int8(coins_segmentor, call_tool, tmp_path):
+    pytest.importorskip('nncf')
+    config, *rest = coins_segmentor
+    images = next(folder for folder in (rest[-1]).rglob('val') if list(folder.glob('*.png')))
+    rest += ['--precision', 'int8', '--calibrate', images]
+    assert re.search(
+        r'not written: mIoU drops by -?0\.\d+, more than --max-drop -1\.0 allows: '
+        r'f32 0\.\d+, bf16 0\.\d+, int8 0\.\d+',
+        call_tool('export', config, 'x.onnx', *rest, '--max-drop', '-1'),
+    )
+    assert not list(tmp_path.glob('*x.onnx'))
+    for name in ('x.onnx', 'x.xml'):
+        out = call_tool('export', config, name, *rest, '--max-drop', '1')
+        assert all(re.search(rf'^{form}: mIoU 0\.', out, re.M) for form in ('f32', 'bf16', 'int8'))
+        runtime = Runtime(name)
+        assert runtime.precision == 'int8' and runtime.facts['task'] == 'segmentation'
+        for size in ((64, 64), (97, 161)):  # other than those calibrated on
+            images = np.random.default_rng(0).integers(0, 256, (2, *size, 3), dtype=np.uint8)
+            assert runtime.run(images)['labels'].shape == (2, *size)
+
+
+@pytest.mark.parametrize(
+    'arguments, words',
+    [
+        (['x.pt2', '--precision', 'bf16'], 'x.pt2 runs in f32 only'),
+        (['x.onnx', '--calibrate', '.'], 'only with --precision int8'),
+        (['x.onnx', '--precision', 'int8'], 'pip install "convmlp-backbone[int8]"'),
+        (['file/x.onnx'], 'file/x.onnx: Not a directory'),
+    ],
+)
+def test_what_is_refused_at_once(arguments, words, call_tool, tmp_path, monkeypatch):
+    (tmp_path / 'file').touch()
+    monkeypatch.setattr(quantisation, 'find_spec', lambda name: None)
+    assert words in call_tool('export', 'retinanet_convmlp_s_fpn_coins', *arguments)
+
+
+def test_benchmark(coins_segmentor, call_tool, tmp_path):
+    config, *rest = coins_segmentor
+    arguments = [config, *rest, '--turns', '2', '--shape', '64', '96', '--metric', '--json']
+    found = json.loads(call_tool('benchmark', *arguments))
+    assert [row['form'] for row in found['rows']] == [
+        'PyTorch eager',
+        'PyTorch eager bf16',
+        'PyTorch fused',
+        'PyTorch fused bf16',
+        'ONNX Runtime f32',
+        'OpenVINO f32',
+        'OpenVINO bf16',
+    ]
+    first, bf16, *_, last = found['rows']
+    assert 'tiny.json, 1 x 64 x 96; ' in found['machine'] and 'torch 2.' in found['machine']
+    assert first['speed'] == 1 and first['difference'] == '0.00% of pixels' != bf16['difference']
+    assert 0 < first['mIoU'] <= 1 and last['mIoU'] == pytest.approx(first['mIoU'], abs=0.02)
+    assert {path.name for path in (tmp_path / 'work_dirs/benchmark').iterdir()} == {
+        'benchmark.md',
+        'benchmark.json',
+        'benchmark.png',
+    }
+    assert 'expected 1 or more' in call_tool('benchmark', config, '--turns', '0')
+    assert 'is a backbone' in call_tool('benchmark', 's', '--metric')
+
+
+def test_differences_in_words():
+    boxes = np.float32([[0, 0, 10, 10], [20, 20, 40, 40], [50, 50, 60, 60]])
+    theirs = [Detections(boxes, np.float32([0.9, 0.5, 0.1]), np.array([0, 1, 1]), None)]
+    ours = [Detections(boxes[:2] + np.float32(1), np.float32([0.8, 0.5]), np.array([0, 0]), None)]
+    assert difference(theirs, theirs, 'detection') == 'scores 0.0e+00, boxes 0.0e+00 px'
+    words = difference(ours, theirs, 'detection')
+    assert words == 'scores 1.0e-01, boxes 1.0e+00 px, 1 of 2 lost'
+    none = [Detections(*(part[2:] for part in theirs[0][:3]), None)]
+    assert difference(theirs, none, 'detection') == 'no objects'
+
+
+def test_as_good():
+    metrics = dict(f32=dict(mAP=0.5, top1=0.9), bf16=dict(mAP=0.5, top1=0.9), int8=dict(mAP=0.496))
+    metrics['int8']['top1'] = 0.95
+    require_as_good(metrics, 0.005)
+    metrics['int8']['mAP'] = float('nan')
+    with pytest.raises(UserError, match='mAP drops by nan'):
+        require_as_good(metrics, 0.005)
 
 
 def test_a_backbone(tmp_path):
