@@ -157,6 +157,7 @@ def run(args: Namespace) -> None:
             prove(model, plain, images)
             program = folder / 'int8.onnx'
             quantised(args, plain, program, cfg)
+            facts['precision'] = 'int8'
         part = stack.enter_context(unfinished(program, args.out, facts))
         print(f'written in {time.time() - start:.0f} s', flush=True)
         if args.precision != 'int8':

@@ -51,8 +51,8 @@ class Program(Runtime):
 
 
 def open_file(file: Path) -> Runtime:
-    """The runtime of a file of ours in any format."""
-    return Program(file) if file.suffix == '.pt2' else Runtime(file)
+    """The runtime of a file of ours in any format, in float32."""
+    return Program(file) if file.suffix == '.pt2' else Runtime(file, precision='f32')
 
 
 def agreement(

@@ -113,7 +113,7 @@ def evaluator(cfg: Config) -> Callable[[BaseModel], dict[str, float]]:
                 log_level='ERROR',
             ).test()
         known = {
-            name: value / largest
+            name: float(value) / largest
             for name, value in found.items()
             for end, largest in METRICS.items()
             if f'/{name}'.endswith(f'/{end}')
