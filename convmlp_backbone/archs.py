@@ -27,33 +27,31 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 NAMES = [name for size in ARCHS for name in (size, *(f'{size}-{part}' for part in ABLATIONS))]
 
 
+def expect(holds: bool, expected: str, **argument: Any) -> None:
+    """ValueError that names the argument, its value and what is expected, unless that holds."""
+    for name, value in argument.items():
+        if not holds:
+            raise ValueError(f'{name}={value!r}: expected {expected}')
+
+
 def resolve_arch(arch: str | dict) -> dict[str, Any]:
     """The whole dict that ``arch``, a size or a dict, stands for; ValueError if it is neither."""
     if isinstance(arch, str) and arch in ARCHS:
         arch = ARCHS[arch]
     required = set(ARCHS['s'])
-    if not isinstance(arch, dict) or not required <= set(arch) <= required | set(ABLATION):
-        raise ValueError(
-            f'arch={arch!r}: expected one of {list(ARCHS)} or a dict with the keys of '
-            f'size s, {ARCHS["s"]}, and optionally {list(ABLATION)}'
-        )
+    whole = isinstance(arch, dict) and required <= set(arch) <= required | set(ABLATION)
+    keys = f'a dict with the keys of size s, {ARCHS["s"]}, and optionally {list(ABLATION)}'
+    expect(whole, f'one of {list(ARCHS)} or {keys}', arch=arch)
+    assert isinstance(arch, dict)
     for key, least in dict(dims=1, mlp_blocks=0).items():
-        value = arch[key]
-        if (
-            not isinstance(value, (tuple, list))
-            or [isinstance(n, int) for n in value] != [True] * 3
-        ):
-            raise ValueError(
-                f'arch[{key!r}]={value!r}: expected three numbers, one for every Conv-MLP stage'
-            )
-        if min(value) < least:
-            raise ValueError(f'arch[{key!r}]={value!r}: expected numbers from {least} on')
+        numbers = arch[key] if isinstance(arch[key], (tuple, list)) else ()
+        whole = [isinstance(number, int) and number >= least for number in numbers] == [True] * 3
+        expected = f'three whole numbers from {least} on, one for every Conv-MLP stage'
+        expect(whole, expected, **{f'arch[{key!r}]': arch[key]})
     for key, least in dict(channels=2, conv_blocks=0).items():
-        if not isinstance(arch[key], int) or arch[key] < least:
-            raise ValueError(
-                f'arch[{key!r}]={arch[key]!r}: expected a whole number from {least} on'
-            )
+        whole = isinstance(arch[key], int) and arch[key] >= least
+        expect(whole, f'a whole number from {least} on', **{f'arch[{key!r}]': arch[key]})
     ratio = arch['mlp_ratio']
-    if not isinstance(ratio, (int, float)) or not 1 <= ratio * min(arch['dims']) < math.inf:
-        raise ValueError(f"arch['mlp_ratio']={ratio!r}: expected a number above 0")
+    wide = isinstance(ratio, (int, float)) and 1 <= ratio * min(arch['dims']) < math.inf
+    expect(wide, 'a number above 0', **{"arch['mlp_ratio']": ratio})
     return {**ABLATION, **arch}

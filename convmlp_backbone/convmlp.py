@@ -6,21 +6,15 @@ from typing import Self
 
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import memory_format, recompute
+from .archs import expect
 from .checkpoints import load_backbone
-from .network import Network, init_parameters
-
-
-def norm_layer(cfg: dict, channels: int) -> nn.Module:
-    """The norm layer that ``norm_cfg`` asks for; types other than plain BN need mmcv."""
-    if cfg == dict(type='BN'):
-        return nn.BatchNorm2d(channels)
-    from mmcv.cnn import build_norm_layer
-
-    return build_norm_layer(cfg, channels)[1]
+from .initialisation import init_parameters
+from .network import Network
+from .norms import norm_layer
 
 
 @MODELS.register_module()
@@ -68,16 +62,15 @@ class ConvMLP(Network, BaseModule):
         with_cp: bool = False,
         init_cfg: dict | None = None,
     ):
-        if not (isinstance(in_channels, int) and in_channels > 0):
-            raise ValueError(f'in_channels={in_channels!r}: expected a positive integer')
-        if not 0 <= drop_path_rate < 1:
-            raise ValueError(f'drop_path_rate={drop_path_rate!r}: expected 0 <= rate < 1')
-        if frozen_stages not in range(-1, 4):
-            raise ValueError(f'frozen_stages={frozen_stages!r}: expected -1 (none), 0, 1, 2 or 3')
-        wanted = out_indices if isinstance(out_indices, (tuple, list)) else ()
-        if not wanted or any(i not in range(4) for i in wanted) or len(set(wanted)) < len(wanted):
-            expected = 'a tuple of one or more of 0, 1, 2, 3, each at most once'
-            raise ValueError(f'out_indices={out_indices!r}: expected {expected}')
+        holds = isinstance(in_channels, int) and in_channels > 0
+        expect(holds, 'a positive integer', in_channels=in_channels)
+        expect(0 <= drop_path_rate < 1, '0 <= rate < 1', drop_path_rate=drop_path_rate)
+        holds = frozen_stages in range(-1, 4)
+        expect(holds, '-1 (none), 0, 1, 2 or 3', frozen_stages=frozen_stages)
+        levels = out_indices if isinstance(out_indices, (tuple, list)) else ()
+        holds = 0 < len(levels) == sum(level in levels for level in range(4))
+        expected = 'a tuple of one or more of 0, 1, 2, 3, each at most once'
+        expect(holds, expected, out_indices=out_indices)
         super().__init__(
             arch, in_channels, drop_path_rate, partial(norm_layer, norm_cfg), max(out_indices)
         )
@@ -87,7 +80,7 @@ class ConvMLP(Network, BaseModule):
         self.out_strides = tuple(self.STRIDES[i] for i in out_indices)
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
         recompute.apply(self, with_cp)
-        self._freeze()
+        self.train()
 
     def init_weights(self) -> None:
         """Load the checkpoint of ``init_cfg``, if it names one, and raise where it does not fit.
@@ -124,13 +117,11 @@ class ConvMLP(Network, BaseModule):
         return tuple(memory_format.leave(levels[i]) for i in self.out_indices)
 
     def fuse(self, portable: bool = False) -> 'ConvMLP':
-        """Fold all that folds exactly, for inference, and return ``self``.
+        """Fold norms into the layers beside them, for inference, and return ``self``.
 
-        Batch norms go into the convolutions, the scale and shift of layer norms into the linear
-        layers behind them; on a CPU, activations and residual additions are done in the same pass.
-        Outputs stay the same up to rounding, the names of the parameters that remain too.
-        ``portable`` folds only and leaves PyTorch's own layers, which FLOP counters, quantisers
-        and the like know. RuntimeError: the model is in training mode.
+        On a CPU, activations and additions are done in the same pass over the memory; ``portable``
+        leaves PyTorch's own layers, as FLOP counters and quantisers know them. Outputs stay the
+        same up to rounding, parameters that remain keep their names. RuntimeError: in training.
         """
         if self.training:
             raise RuntimeError('fuse() is for inference only: call eval() first')
@@ -145,14 +136,11 @@ class ConvMLP(Network, BaseModule):
         if mode and self.fused:
             raise RuntimeError('a fused ConvMLP cannot be trained: build it anew')
         super().train(mode)
-        self._freeze()
+        parts = self.tokenizer, self.conv_stages, self.stages[0], self.stages[1:]
+        for part in parts[: self.frozen_stages + 1]:
+            part.eval().requires_grad_(False)
         if self.norm_eval:
             for module in self.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
-
-    def _freeze(self):
-        parts = self.tokenizer, self.conv_stages, self.stages[0], self.stages[1:]
-        for part in parts[: self.frozen_stages + 1]:
-            part.eval().requires_grad_(False)

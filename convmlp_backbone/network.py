@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .archs import resolve_arch
+from .initialisation import init_parameters
+from .patch_merging import PatchMerging
 
 Norm = Callable[[int], nn.Module]  # makes one for a number of channels
 
@@ -22,20 +23,6 @@ def conv_norm_relu(
 ) -> tuple[nn.Module, ...]:
     conv = nn.Conv2d(in_channels, channels, kernel_size, stride, kernel_size // 2, bias=False)
     return conv, norm(channels), nn.ReLU(inplace=True)
-
-
-class PatchMerging(nn.Module):
-    """Half the size without a convolution, as in Swin (https://arxiv.org/abs/2103.14030)."""
-
-    def __init__(self, in_channels: int, out_channels: int):
-        super().__init__()
-        self.norm = nn.LayerNorm(4 * in_channels)
-        self.reduction = nn.Linear(4 * in_channels, out_channels, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
-        x = self.norm(F.pixel_unshuffle(x, 2).permute(0, 2, 3, 1))
-        return self.reduction(x).permute(0, 3, 1, 2)
 
 
 def downsample(in_channels: int, out_channels: int, conv: bool) -> nn.Module:
@@ -63,9 +50,7 @@ class Tokenizer(nn.Module):
 class ConvStage(nn.Module):
     """Residual bottleneck blocks of convolutions, F1 to F2 (half the size); paper, section 3.3."""
 
-    def __init__(
-        self, channels: int, out_channels: int, num_blocks: int, norm: Norm, conv_downsample: bool
-    ):
+    def __init__(self, channels: int, out_channels: int, norm: Norm, parts: dict):
         super().__init__()
         self.conv_blocks = nn.ModuleList(
             nn.Sequential(
@@ -73,9 +58,9 @@ class ConvStage(nn.Module):
                 *conv_norm_relu(out_channels, out_channels, 3, norm),
                 *conv_norm_relu(out_channels, channels, 1, norm),
             )
-            for _ in range(num_blocks)
+            for _ in range(parts['conv_blocks'])
         )
-        self.downsample = downsample(channels, out_channels, conv_downsample)
+        self.downsample = downsample(channels, out_channels, parts['conv_downsample'])
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.conv_blocks:
@@ -133,38 +118,20 @@ class ConvMLPStage(nn.Module):
     """Conv-MLP blocks, channels last inside, then half the size unless ``out_dim`` is None."""
 
     def __init__(
-        self,
-        dim: int,
-        out_dim: int | None,
-        num_blocks: int,
-        mlp_ratio: float,
-        depthwise: bool,
-        conv_downsample: bool,
-        drop_path: float,
+        self, dim: int, out_dim: int | None, num_blocks: int, drop_path: float, parts: dict
     ):
         super().__init__()
         # The drop path rises from 0 to its rate within every stage, as in the authors' code.
         rates = torch.linspace(0, drop_path, num_blocks, device='cpu').tolist()
-        self.blocks = nn.Sequential(*(ConvMLPBlock(dim, mlp_ratio, depthwise, p) for p in rates))
+        kind = parts['mlp_ratio'], parts['depthwise']
+        self.blocks = nn.Sequential(*(ConvMLPBlock(dim, *kind, rate) for rate in rates))
         self.downsample_mlp = nn.Sequential()
         if out_dim:
-            self.downsample_mlp.downsample = downsample(dim, out_dim, conv_downsample)
+            self.downsample_mlp.downsample = downsample(dim, out_dim, parts['conv_downsample'])
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.blocks(x.permute(0, 2, 3, 1).contiguous())
         return self.downsample_mlp(x.permute(0, 3, 1, 2))
-
-
-def init_parameters(module: nn.Module) -> None:
-    """Initialise one layer as the authors do; norms become 1 and 0."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-    elif isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
-    elif callable(reset := getattr(module, 'reset_parameters', None)):
-        return reset()
-    if isinstance(bias := getattr(module, 'bias', None), Tensor):
-        nn.init.zeros_(bias)
 
 
 class Network(nn.Module):
@@ -192,18 +159,17 @@ class Network(nn.Module):
         parts = resolve_arch(arch)
         self.last = last
         c1, c2, c3, c4 = self.channels = (parts['channels'], *parts['dims'])
-        conv, blocks = parts['conv_downsample'], parts['mlp_blocks']
-        kind = parts['mlp_ratio'], parts['depthwise'], conv, drop_path_rate
+        blocks = parts['mlp_blocks']
         self.tokenizer = Tokenizer(in_channels, c1, norm)
         self.conv_stages: nn.Module = nn.Identity()
         self.stages = nn.ModuleList(nn.Identity() for _ in range(3))
         if last >= 1:
-            self.conv_stages = ConvStage(c1, c2, parts['conv_blocks'], norm, conv)
+            self.conv_stages = ConvStage(c1, c2, norm, parts)
         if last >= 2:
-            self.stages[0] = ConvMLPStage(c2, c3, blocks[0], *kind)
+            self.stages[0] = ConvMLPStage(c2, c3, blocks[0], drop_path_rate, parts)
         if last >= 3:
-            self.stages[1] = ConvMLPStage(c3, c4, blocks[1], *kind)
-            self.stages[2] = ConvMLPStage(c4, None, blocks[2], *kind)
+            self.stages[1] = ConvMLPStage(c3, c4, blocks[1], drop_path_rate, parts)
+            self.stages[2] = ConvMLPStage(c4, None, blocks[2], drop_path_rate, parts)
         self.apply(init_parameters)
 
     def levels(self, x: Tensor, last: int = 3) -> list[Tensor]:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from . import recompute
 from .checkpoints import BASE_URL, load, unwrap
-from .network import Network, init_parameters
+from .initialisation import init_parameters
+from .network import Network
 
 
 def dilate(network: Network, output_stride: int) -> None:

@@ -383,9 +383,9 @@ print(sorted(names), len(Network()(torch.zeros(2, 3, 32, 32))))
 """
     folder = str(Path(recompute.__file__).parent)
     done = subprocess.run([sys.executable, '-c', code, folder], text=True, capture_output=True)
-    assert done.stdout.strip() == (
-        "['convmlp_backbone', 'convmlp_backbone.archs', 'convmlp_backbone.network'] 4"
-    ), done.stderr
+    parts = 'archs', 'initialisation', 'network', 'patch_merging'
+    names = ['convmlp_backbone', *(f'convmlp_backbone.{part}' for part in parts)]
+    assert done.stdout.strip() == f'{names} 4', done.stderr
     model, network = tiny().train(), Network(TINY, drop_path_rate=0.1).train()
     network.load_state_dict(model.state_dict())
     assert not any(isinstance(m, recompute.Recomputed) for m in network.modules())
