@@ -1,9 +1,9 @@
-"""Mixed precision in training: what the hardware multiplies, and the wrapper for processors."""
+"""Mixed precision: what the hardware multiplies, training on processors, and prediction."""
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from functools import wraps
 from typing import Any
 
 import torch
@@ -13,25 +13,9 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from .errors import UserError
+from .runtime import BF16_COSTS, BF16_UNITS, bf16_unit
 
-# The flags by which Linux tells of units that multiply bfloat16, and what they are called.
-BF16_UNITS = {'amx_bf16': 'AMX', 'avx512_bf16': 'AVX512_BF16', 'bf16': 'Arm BF16'}
 CHOICES = ('on', 'auto', 'bf16', 'fp16')
-
-
-def bf16_unit(cpuinfo: Path = Path('/proc/cpuinfo')) -> str | None:
-    """The processor's fastest unit that multiplies bfloat16, None if it has none.
-
-    PyTorch and oneDNN compute in bfloat16 without one too, but no faster than in float32.
-    """
-    if not cpuinfo.exists():
-        return None
-    flags: set[str] = set()
-    for line in cpuinfo.read_text().splitlines():
-        if line.startswith(('flags', 'Features')):
-            flags = set(line.partition(':')[2].split())
-            break
-    return next((unit for flag, unit in BF16_UNITS.items() if flag in flags), None)
 
 
 def use_mixed_precision(cfg: Any, choice: str, device: str) -> str:
@@ -140,3 +124,55 @@ class CPUAmpOptimWrapper(OptimWrapper):
                     )
             stack.enter_context(torch.autocast('cpu', torch.bfloat16))
             yield
+
+
+def inference_precision(choice: str, device: str) -> tuple[str, str]:
+    """What a model predicts in.
+
+    Args:
+        choice (str): ``'f32'``, ``'bf16'``, or ``'auto'``, bfloat16 where ``device`` has units.
+
+    Returns:
+        ``'f32'`` or ``'bf16'``, and the same in words.
+    """
+    if choice == 'int8':
+        raise UserError('--precision int8: of exported files only: convmlp export --precision int8')
+    if choice != 'auto':
+        return choice, choice
+    if device.startswith('cpu'):
+        unit = bf16_unit()
+    else:
+        unit = 'the GPU' if torch.cuda.is_bf16_supported(including_emulation=False) else None
+    if not unit:
+        return 'f32', f'f32: this {device} has no units for bfloat16'
+    return 'bf16', f'bf16, by {unit}: {BF16_COSTS}'
+
+
+def predict_in_bf16(model: nn.Module) -> nn.Module:
+    """Let a toolbox's model predict in bfloat16, in place.
+
+    Layers that multiply do; what a head makes of their outputs, boxes, masks, maps and NMS, and
+    RoIAlign stay in float32.
+
+    Args:
+        model (nn.Module): For inference from now on; it may be fused.
+    """
+    kind = next(model.parameters()).device.type
+    for name, module in model.named_modules():
+        if hasattr(module, 'predict_by_feat'):
+            module.predict_by_feat = _float32_function(module.predict_by_feat, kind)
+        if hasattr(module, 'roi_layers'):
+            module.register_forward_pre_hook(_take_float32, with_kwargs=True)
+        if name == 'head':  # a classifier's
+            module.register_forward_hook(_give_float32)
+    model.forward = torch.autocast(kind, torch.bfloat16)(model.forward)
+    return model
+
+
+def _float32_function(function: Callable, device: str) -> Callable:
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(device, enabled=False):
+            return function(*_float32(args), **_float32(kwargs))
+
+    return run

@@ -47,6 +47,16 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def require_writable(path: str | os.PathLike[str]) -> None:
+    """Raise now what :func:`whole_file` would raise after long work; the folder is made."""
+    with suppress(_EnoughError), whole_file(path):
+        raise _EnoughError
+
+
+class _EnoughError(Exception):
+    pass
+
+
 @contextmanager
 def _locked(part: Path) -> Iterator[None]:
     """A new file that is locked while its writer lives, so that nobody takes it for a stale one."""

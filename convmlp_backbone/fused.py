@@ -31,17 +31,24 @@ ONEDNN = torch.backends.mkldnn.is_available() and all(
 )
 
 
-def onednn_takes(x: Tensor) -> bool:
-    """Whether the fused kernels can compute on ``x``, and nobody needs to see single steps."""
-    return (
-        ONEDNN
-        and computed_now(x)
-        and x.device.type == 'cpu'
-        and x.dtype == torch.float32
-        and x.numel() > 0
-        and not torch.is_grad_enabled()
-        and not torch.is_autocast_enabled('cpu')
-    )
+def onednn_dtype(x: Tensor) -> torch.dtype | None:
+    """What the fused kernels compute on ``x`` in: float32, or bfloat16 where autocast says so.
+
+    None where they cannot, or somebody needs to see single steps.
+    """
+    if (
+        not ONEDNN
+        or not computed_now(x)
+        or x.device.type != 'cpu'
+        or x.dtype not in (torch.float32, torch.bfloat16)
+        or x.numel() == 0
+        or torch.is_grad_enabled()
+    ):
+        return None
+    if not torch.is_autocast_enabled('cpu'):
+        return torch.float32 if x.dtype == torch.float32 else None
+    bf16 = torch.get_autocast_dtype('cpu') == torch.bfloat16 and _ops._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if bf16 else None
 
 
 class PackedWeight:
@@ -52,15 +59,15 @@ class PackedWeight:
         _packed: tuple[Any, Any]
     _packed = (None, None)
 
-    def packed(self, reorder: Callable[..., Tensor], *args: Any) -> Tensor:
+    def packed(self, reorder: Callable[..., Tensor], dtype: torch.dtype, *args: Any) -> Tensor:
         weight = self.weight.detach()
         version = None if weight.is_inference() else self.weight._version
-        key = (weight.data_ptr(), version)
+        key = (weight.data_ptr(), version, dtype)
         if self._packed[0] != key:
             # Packed in inference mode, it could not be used outside.
             with torch.inference_mode(False):
                 weight = weight.clone() if weight.is_inference() else weight
-                self._packed = (key, reorder(weight, *args))
+                self._packed = (key, reorder(weight.to(dtype), *args))
         return self._packed[1]
 
     def __getstate__(self):
@@ -73,33 +80,24 @@ class FusedConv2d(PackedWeight, nn.Conv2d):
     relu = False
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting() and onednn_takes(x):
-            # For images like the first one; without a size oneDNN may guess a layout that it would
-            # have to change in every call.
-            weight = self.packed(
-                _ops._reorder_convolution_weight,
-                self.padding,
-                self.stride,
-                self.dilation,
-                self.groups,
-                list(x.shape),
-            )
-            return _ops._convolution_pointwise(
-                x,
-                weight,
-                self.bias,
-                self.padding,
-                self.stride,
-                self.dilation,
-                self.groups,
-                'relu' if self.relu else 'none',
-                [],
-                '',
-            )
+        if not torch.jit.is_scripting():
+            dtype = onednn_dtype(x)
+            if dtype is not None:
+                return self.by_onednn(x, dtype)
         x = F.conv2d(
             x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
         )
         return F.relu(x) if self.relu else x
+
+    @torch.jit.ignore
+    def by_onednn(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        settings = (self.padding, self.stride, self.dilation, self.groups)
+        # For images like the first one; without a size oneDNN may guess a layout that it would
+        # have to change in every call.
+        weight = self.packed(_ops._reorder_convolution_weight, dtype, *settings, list(x.shape))
+        bias = None if self.bias is None else self.bias.to(dtype)
+        post = 'relu' if self.relu else 'none'
+        return _ops._convolution_pointwise(x.to(dtype), weight, bias, *settings, post, [], '')
 
 
 class FusedLinear(PackedWeight, nn.Linear):
@@ -108,17 +106,22 @@ class FusedLinear(PackedWeight, nn.Linear):
     gelu = False
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        if not torch.jit.is_scripting() and onednn_takes(x):
-            weight = self.packed(_ops._reorder_linear_weight, None)
-            if residual is not None:
-                return _ops._linear_pointwise.binary(x, residual, weight, self.bias, 'add')
-            return _ops._linear_pointwise(
-                x, weight, self.bias, 'gelu' if self.gelu else 'none', [], 'none'
-            )
+        if not torch.jit.is_scripting():
+            dtype = onednn_dtype(x)
+            if dtype is not None:
+                return self.by_onednn(x, residual, dtype)
         x = F.linear(x, self.weight, self.bias)
         if self.gelu:
             x = F.gelu(x)
         return x if residual is None else x + residual
+
+    @torch.jit.ignore
+    def by_onednn(self, x: Tensor, residual: Tensor | None, dtype: torch.dtype) -> Tensor:
+        weight = self.packed(_ops._reorder_linear_weight, dtype, None)
+        x, bias = x.to(dtype), self.bias.to(dtype)
+        if residual is not None:
+            return _ops._linear_pointwise.binary(x, residual.to(dtype), weight, bias, 'add')
+        return _ops._linear_pointwise(x, weight, bias, 'gelu' if self.gelu else 'none', [], 'none')
 
 
 class FusedConvStage(ConvStage):

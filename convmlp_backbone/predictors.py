@@ -12,6 +12,7 @@ from mmcv.transforms import Compose
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.structures import BaseDataElement
 
+from .amp import predict_in_bf16
 from .checkpoints import load_model
 from .checks.contract import numbering, require_names
 from .checks.loaders import input_channels, model_classes
@@ -99,6 +100,7 @@ class CheckpointPredictor(Predictor):
         source: See :func:`convmlp_backbone.checkpoints.fetch`.
         fuse: Fold what folds.
         check: Raise where the names are not as many as the classes.
+        precision: ``'bf16'`` or ``'f32'``.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class CheckpointPredictor(Predictor):
         trust: bool = False,
         fuse: bool = False,
         check: bool = True,
+        precision: str = 'f32',
     ):
         scope = cfg.get('default_scope', 'mmdet')
         init_default_scope(scope)
@@ -126,6 +129,8 @@ class CheckpointPredictor(Predictor):
         self.model.dataset_meta = meta
         if fuse:
             fuse_model(self.model)
+        if precision == 'bf16':
+            predict_in_bf16(self.model)
         self.channels, loaders = input_channels(cfg) or 3, own_loaders(cfg)
         self.loaders, self.own_files = Compose(loaders), bool(loaders)
         self.pipeline = Compose(

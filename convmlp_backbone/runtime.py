@@ -14,6 +14,7 @@ import re
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -22,7 +23,10 @@ from PIL import Image, ImageOps
 
 FORMAT = 1  # of the facts in a file, counted up where an older runtime would misread them
 DOMAINS = ('', 'ai.onnx', 'ai.onnx.ml', 'com.microsoft')  # of operators that a runtime brings along
-
+PRECISIONS = ('f32', 'bf16', 'int8', 'auto')
+# The flags by which Linux tells of units that multiply bfloat16, and what they are called.
+BF16_UNITS = {'amx_bf16': 'AMX', 'avx512_bf16': 'AVX512_BF16', 'bf16': 'Arm BF16'}
+BF16_COSTS = '8 bits of precision instead of 24, `convmlp benchmark` tells what they cost'
 
 ImageSource = str | Path | IO[bytes] | Image.Image | np.ndarray
 Run = Callable[[list[np.ndarray]], list[np.ndarray]]
@@ -48,10 +52,13 @@ class Runtime:
         file: Path of an ``.onnx`` or ``.xml`` (OpenVINO).
         backend: ``'onnxruntime'`` or ``'openvino'``; default: what is installed and reads the file.
         threads: Number of threads; default: the backend's.
-        precision: ``'f32'``, or ``'bf16'`` where OpenVINO computes in bfloat16.
+        precision: ``'f32'``, ``'bf16'`` (OpenVINO only), or ``'auto'``, which takes bfloat16 where
+            the processor has units for it; ``'int8'`` is a file's own. Default: the file's.
 
     Attributes:
         facts (dict): What the file says of itself: task, classes, palette, mean, std, ...
+        precision (str): What it is computed in.
+        reason (str): In words, and why where the choice was ``'auto'``.
 
     Raises:
         ExportedFileError: No such file, damaged, of another kind or version; no backend.
@@ -62,11 +69,20 @@ class Runtime:
         file: str | Path,
         backend: str | None = None,
         threads: int | None = None,
-        precision: str = 'f32',
+        precision: str | None = None,
     ):
         self.file = Path(file)
         self.facts = read_facts(self.file)
-        self._run = load(self.file, backend, threads, precision)
+        own = self.facts.get('precision', 'f32')
+        valid = ('int8', 'auto') if own == 'int8' else ('f32', 'bf16', 'auto')
+        if precision not in (None, *valid):
+            raise ExportedFileError(
+                f'{self.file} can be run in {" or ".join(valid)}, not in {precision}'
+            )
+        self.precision = self.reason = precision or own
+        if self.precision == 'auto':
+            self.precision, self.reason = fastest(own, backend)
+        self._run = load(self.file, backend, threads, self.precision)
 
     def __call__(self, image: ImageSource) -> Any:
         """Predict on one image.
@@ -420,10 +436,37 @@ def openvino_facts(file: Path) -> dict:
     return {} if facts is None else {fact.tag: json.loads(fact.get('value', '')) for fact in facts}
 
 
+def fastest(own: str, backend: str | None) -> tuple[str, str]:
+    """What a file whose own precision is ``own`` is run in where the choice is ours, and why."""
+    if own == 'int8':
+        return own, own
+    unit = bf16_unit()
+    if not unit:
+        return 'f32', 'f32: this processor has no units for bfloat16'
+    if backend == 'onnxruntime' or not find_spec('openvino'):
+        return 'f32', 'f32: only OpenVINO computes in bfloat16'
+    return 'bf16', f'bf16, by {unit}: {BF16_COSTS}'
+
+
+def bf16_unit(cpuinfo: Path = Path('/proc/cpuinfo')) -> str | None:
+    """The processor's fastest unit that multiplies bfloat16, None if it has none.
+
+    PyTorch and oneDNN compute in bfloat16 without one too, but no faster than in float32.
+    """
+    if not cpuinfo.exists():
+        return None
+    flags: set[str] = set()
+    for line in cpuinfo.read_text().splitlines():
+        if line.startswith(('flags', 'Features')):
+            flags = set(line.partition(':')[2].split())
+            break
+    return next((unit for flag, unit in BF16_UNITS.items() if flag in flags), None)
+
+
 def load(file: Path, backend: str | None, threads: int | None, precision: str) -> Run:
     """A function from the list of inputs to the list of outputs."""
     backends = dict(onnxruntime=load_onnxruntime, openvino=load_openvino)
-    if file.suffix == '.xml' or precision != 'f32':
+    if file.suffix == '.xml' or precision == 'bf16':
         del backends['onnxruntime']
     if backend and backend not in backends:
         raise ExportedFileError(
@@ -455,7 +498,9 @@ def load_onnxruntime(file: Path, threads: int | None, precision: str) -> Run:
 def load_openvino(file: Path, threads: int | None, precision: str) -> Run:
     import openvino
 
-    options: dict[str, Any] = {'INFERENCE_PRECISION_HINT': precision}
+    options: dict[str, Any] = {
+        'INFERENCE_PRECISION_HINT': 'bf16' if precision == 'bf16' else 'f32'  # of int8's remainder
+    }
     if threads:
         options['INFERENCE_NUM_THREADS'] = threads
     core = openvino.Core()
@@ -475,9 +520,10 @@ def main() -> None:
     parser.add_argument('file', help='.onnx or .xml')
     parser.add_argument('images', nargs='+')
     parser.add_argument('--backend', choices=['onnxruntime', 'openvino'])
+    parser.add_argument('--precision', choices=PRECISIONS, help="default: the file's")
     args = parser.parse_args()
     try:
-        runtime = Runtime(args.file, args.backend)
+        runtime = Runtime(args.file, args.backend, precision=args.precision)
     except ExportedFileError as error:
         sys.exit(f'error: {error}')
     for name in args.images:

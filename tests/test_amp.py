@@ -1,5 +1,6 @@
 """Mixed precision without a GPU: what is chosen, and what stays in float32."""
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
@@ -7,9 +8,11 @@ from mmengine.config import Config, ConfigDict
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
+from tiny_models import tiny_config, tiny_model
 
-from convmlp_backbone import amp
+from convmlp_backbone import amp, fuse_model
 from convmlp_backbone.cpu import fit_model_to_cpu
+from convmlp_backbone.deploy.agreement import predict
 from convmlp_backbone.errors import UserError
 
 
@@ -60,6 +63,26 @@ def test_what_is_chosen(choice, device, unit, expected, monkeypatch):
         words = amp.use_mixed_precision(cfg, choice, device)
         assert cfg.optim_wrapper == expected
         assert unit is None or device == 'cuda' or unit in words
+
+
+@pytest.mark.parametrize(
+    'choice, unit, expected',
+    [
+        ('f32', 'AMX', ('f32', 'f32')),
+        ('bf16', None, ('bf16', 'bf16')),  # whoever asks gets it
+        ('auto', 'AMX', ('bf16', 'bf16, by AMX')),
+        ('auto', None, ('f32', 'no units')),
+        ('int8', 'AMX', 'export --precision int8'),
+    ],
+)
+def test_what_is_predicted_in(choice, unit, expected, monkeypatch):
+    monkeypatch.setattr(amp, 'bf16_unit', lambda: unit)
+    if isinstance(expected, str):
+        with pytest.raises(UserError, match=expected):
+            amp.inference_precision(choice, 'cpu')
+    else:
+        precision, reason = amp.inference_precision(choice, 'cpu')
+        assert precision == expected[0] and expected[1] in reason
 
 
 TINY = dict(channels=8, conv_blocks=1, dims=(8, 16, 24), mlp_blocks=(1, 1, 1), mlp_ratio=2)
@@ -147,3 +170,39 @@ def test_a_step_in_bfloat16(name):
     assert a == pytest.approx(b, rel=0.2 if 'maskrcnn' in name else 0.03)  # other regions by chance
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
     assert any(not p.equal(old) for p, old in zip(model.parameters(), before, strict=True))
+
+
+TASKS = dict(
+    retinanet='detection',
+    maskrcnn='instances',
+    segmentor='segmentation',
+    classifier='classification',
+)
+
+
+@pytest.mark.parametrize('fuse', [False, True])
+@pytest.mark.parametrize('kind', TASKS)
+def test_predictions_in_bfloat16(kind, fuse):
+    if kind == 'classifier':
+        pytest.importorskip('mmpretrain')
+    cfg = tiny_config(kind, ROOT)
+    model = tiny_model(cfg)
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    images = images.repeat(12, 1).repeat(12, 2)
+    facts = dict(task=TASKS[kind])
+    expected = predict(model, images, (96, 96), facts)
+    dtypes = []
+    model.backbone.register_forward_hook(lambda *args: dtypes.append(args[2][-1].dtype))
+    found = predict(
+        amp.predict_in_bf16(fuse_model(model) if fuse else model), images, (96, 96), facts
+    )
+    assert dtypes == [torch.bfloat16]
+    if kind == 'segmentor':
+        assert 0.95 < (found == expected).mean() < 1
+    elif kind == 'classifier':
+        assert 0 < abs(found[0] - expected[0]).max() < 0.05 and found[0].dtype == np.float32
+    else:
+        for a, b in zip(found, expected, strict=True):
+            assert len(a.scores) == pytest.approx(len(b.scores), rel=0.3) and len(b.scores)
+            assert a.boxes.dtype == a.scores.dtype == np.float32
+            assert 0 < abs(a.scores[:5] - b.scores[:5]).max() < 0.05

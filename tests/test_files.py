@@ -8,7 +8,7 @@ from threading import Barrier
 
 import pytest
 
-from convmlp_backbone.files import whole_file
+from convmlp_backbone.files import require_writable, whole_file
 
 
 def begun(path):
@@ -24,6 +24,15 @@ def begun(path):
         os._exit(0)
     assert os.read(ready, 1) == b'!'
     return process
+
+
+def test_require_writable(tmp_path):
+    (tmp_path / 'old').write_text('old')
+    require_writable(tmp_path / 'old')
+    require_writable(tmp_path / 'new/file')
+    assert (tmp_path / 'old').read_text() == 'old' and not list((tmp_path / 'new').iterdir())
+    with pytest.raises(NotADirectoryError):
+        require_writable(tmp_path / 'old/file')
 
 
 def test_killed_writers_leave_what_the_next_one_removes(tmp_path):

@@ -58,6 +58,21 @@ def test_same_outputs_with_and_without_kernels(arch, size, monkeypatch):
         assert_equal_outputs(model(x), expected)
 
 
+@pytest.mark.skipif(not fused._ops._is_mkldnn_bf16_supported(), reason='needs AVX-512')
+@pytest.mark.parametrize('arch', [TINY, PURE_MLP])
+def test_in_bfloat16(arch, monkeypatch):
+    model, x = make(arch), torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        expected = model(x)
+        with torch.autocast('cpu', torch.bfloat16):
+            found = model.fuse()(x)
+            monkeypatch.setattr(fused, 'onednn_dtype', lambda x: None)
+            plain = model(x)
+    assert all(level.dtype == torch.bfloat16 for level in found)
+    assert_equal_outputs([level.float() for level in found], expected, 0.05)
+    assert any(not a.equal(b) for a, b in zip(found, plain, strict=True))  # computed otherwise
+
+
 @pytest.mark.parametrize('out_indices', [(0,), (1,), (2, 0), (3,)])
 def test_any_levels(out_indices):
     model, x = make(out_indices=out_indices), torch.randn(1, 3, 40, 56)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from convmlp_backbone import runtime
 from convmlp_backbone.runtime import (
     FORMAT,
     ExportedFileError,
@@ -159,13 +160,13 @@ def model(path, nodes=None, external=None, domain='', **facts):
 
 
 def test_a_file(tmp_path):
-    runtime = Runtime(model(tmp_path / 'x.onnx'))
+    opened = Runtime(model(tmp_path / 'x.onnx'))
     image = np.full((5, 7, 3), (10, 20, 30), np.uint8)
-    assert runtime(image).tolist() == [10, 20, 30]
-    assert [r.tolist() for r in runtime.predict([image, image[:2], image])] == [[10, 20, 30]] * 3
+    assert opened(image).tolist() == [10, 20, 30]
+    assert [r.tolist() for r in opened.predict([image, image[:2], image])] == [[10, 20, 30]] * 3
     for wrong in (image[None].astype(np.float32), image, image[None, ..., :2], image[None, :0]):
         with pytest.raises(ExportedFileError, match='takes'):
-            runtime.run(wrong)
+            opened.run(wrong)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +222,37 @@ def test_refused_openvino_files(text, words, tmp_path):
     (tmp_path / 'x.xml').write_text('<net><layers/></net>')
     with pytest.raises(ExportedFileError, match='needs x.bin beside it'):
         Runtime(tmp_path / 'x.xml')
+
+
+@pytest.mark.parametrize(
+    'own, unit, asked, expected, words',
+    [
+        (None, 'AMX', None, 'f32', 'f32'),
+        (None, 'AMX', 'auto', 'bf16', 'by AMX'),
+        (None, None, 'auto', 'f32', 'no units'),
+        ('bf16', None, None, 'bf16', 'bf16'),
+        ('auto', 'AMX', None, 'bf16', 'by AMX'),
+        ('auto', 'AMX', 'f32', 'f32', 'f32'),
+        ('int8', 'AMX', 'auto', 'int8', 'int8'),
+        ('int8', 'AMX', 'bf16', None, 'in int8 or auto, not in bf16'),
+        (None, None, 'int8', None, 'in f32 or bf16 or auto, not in int8'),
+        (None, None, 'f16', None, 'not in f16'),
+    ],
+)
+def test_precision(own, unit, asked, expected, words, tmp_path, monkeypatch):
+    pytest.importorskip('openvino')
+    monkeypatch.setattr(runtime, 'bf16_unit', lambda: unit)
+    file = model(tmp_path / 'x.onnx', precision=own)
+    if expected is None:
+        with pytest.raises(ExportedFileError, match=words):
+            Runtime(file, precision=asked)
+        return
+    found = Runtime(file, precision=asked)
+    assert found.precision == expected and words in found.reason
+    assert found(np.full((5, 7, 3), 10, np.uint8)).tolist() == [10, 10, 10]
+    if expected == 'bf16':
+        with pytest.raises(ExportedFileError, match='cannot be run by onnxruntime'):
+            Runtime(file, 'onnxruntime', precision='bf16')
 
 
 def test_missing_packages(tmp_path, monkeypatch):

@@ -10,28 +10,35 @@ decoding, NMS and mask heads are inside. docs/deploy.md tells what it gives. `co
 
 Before the file gets its name it is compared with the toolbox's own predictions, in several sizes
 and batches, on photos: those of --images, else of the config's test data set, else generated ones.
+
+--precision int8 calibrates on the images of --calibrate, by default of the config's training data,
+and measures float32, bfloat16 and int8 on its test data: beyond --max-drop nothing is written.
 """
 
 import copy
 import time
 from argparse import ArgumentParser, Namespace
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config
 from torch import nn
 
 from ..archs import NAMES
-from ..checkpoints import load_backbone, load_model
-from ..deploy.agreement import agreement, open_file
-from ..deploy.facts import IMAGENET, facts_of, test_dataset
-from ..deploy.files import ENDINGS, trace, unfinished
+from ..deploy.agreement import Row, agreement, open_file
+from ..deploy.evaluation import ExportedModel, evaluator, require_as_good
+from ..deploy.evaluation import load as load_file
+from ..deploy.facts import facts_of, test_dataset
+from ..deploy.files import ENDINGS, trace, unfinished, write_onnx
 from ..deploy.models import exportable
+from ..deploy.quantisation import quantise, require_nncf
 from ..errors import UserError
-from ..inputs import find, frames
-from ..predictors import own_loaders
+from ..files import require_writable
 from . import options
-from .models import build_from_config, build_model, check_checkpoint, checked_config
+from .whole import calibration, evaluated_config, generated, load, photos
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -48,74 +55,113 @@ def add_arguments(parser: ArgumentParser) -> None:
         '(N, 3, height, width), normalised as in training, instead of RGB images; '
         'backbones always do',
     )
-    options.add(parser, '--data-root', '--backbone', '--cfg-options', '--trust')
-
-
-def load(args: Namespace) -> tuple[nn.Module, Config, dict, dict | None]:
-    """The model, and of its config all but the model, as the file's facts need it."""
-    if args.checkpoint:
-        check_checkpoint(args.checkpoint)
-    if args.model.lower() in NAMES:
-        model, _ = build_model(args.model.lower())
-        if args.checkpoint:
-            load_backbone(model, args.checkpoint, args.trust)
-        return model, {}, IMAGENET, {}
-    cfg = checked_config(args.model, args.cfg_options, args.backbone)
-    model = build_from_config(cfg)
-    meta = load_model(model, args.checkpoint, args.trust) if args.checkpoint else {}
-    return model, cfg, cfg.model.get('data_preprocessor') or {}, meta.get('dataset_meta')
-
-
-def photos(args: Namespace, cfg: Config) -> tuple[list[np.ndarray], str]:
-    """Up to four photos, and where they come from."""
-    dataset = test_dataset(cfg)
-    prefix = dataset.get('data_prefix') or ''
-    folder = Path(
-        args.data_root or dataset.get('data_root') or '',
-        next(iter(prefix.values())) if isinstance(prefix, dict) else prefix,
+    options.add(
+        parser,
+        '--precision',
+        default='f32',
+        help='what the file is computed in where nothing else is asked for: f32, bf16, auto (bf16 '
+        'where the processor that runs it has units), or int8, which it is in from then on '
+        '(default f32)',
     )
-    own = bool(cfg) and own_loaders(cfg)
-    if args.images or dataset.get('data_root') and folder.is_dir() and not own:
-        found = find(args.images or [folder], recursive=True)
-        chosen = [found[i * len(found) // 4] for i in range(4)] if len(found) > 4 else found
-        return [image for source in chosen for _, image in frames(source)][:4], 'photos'
-    coarse = np.random.default_rng(0).integers(0, 256, (4, 12, 16, 3), dtype=np.uint8)
-    return list(coarse.repeat(30, 1).repeat(30, 2)), 'generated images'
+    parser.add_argument(
+        '--max-drop',
+        type=float,
+        default=0.005,
+        metavar='X',
+        help='of int8: how much worse AP, mIoU or accuracy, from 0 to 1, may be (default 0.005)',
+    )
+    options.add(parser, '--calibrate', '--data-root', '--backbone', '--cfg-options', '--trust')
 
 
-def run(args: Namespace) -> None:
+def prove(model: nn.Module, file: Path, images: list[np.ndarray]) -> None:
+    """Compare a file with the model, and print each comparison; UserError where they differ."""
+    print(f'compared on {"photos" if images else "generated images"}:', flush=True)
+    images = images or generated(4)
+    runtime = open_file(file)
+    found = 0
+    for row in agreement(model, runtime, images):
+        found += row.found or 0
+        print(told(row), flush=True)
+    if 'counts' in runtime.facts['outputs'] and not found:
+        print(
+            'No object in any of these images: boxes and scores were not compared. Give '
+            'trained weights, --checkpoint, and --images with objects.'
+        )
+    if runtime.facts.get('precision', 'f32') in ('bf16', 'auto'):
+        *_, row = agreement(model, load_file(file, precision='bf16'), images, [], [1], strict=False)
+        print(f'in bfloat16, {told(row)}', flush=True)
+
+
+def told(row: Row) -> str:
+    return (
+        f'{row.batch} x {row.height} x {row.width}: '
+        + (f'{row.found} objects, ' if row.found is not None else '')
+        + ', '.join(f'{name} differ by {value:.1e}' for name, value in row.differences.items())
+    )
+
+
+def quantised(args: Namespace, file: Path, path: Path, cfg: Config) -> None:
+    """Write the int8 of a float32 ``file`` as ``path``, if it is good enough."""
+    evaluate = evaluator(evaluated_config(args))
+    images = calibration(args, cfg)
+    print(f'calibrating on {len(images)} images', flush=True)
+    quantise(file, path, images)
+    metrics = {}
+    forms = dict(f32=(file, 'f32'), bf16=(file, 'bf16'), int8=(path, 'int8'))
+    for form, (part, precision) in forms.items():
+        runtime = load_file(part, backend='openvino', precision=precision)
+        metrics[form] = evaluate(ExportedModel(runtime))
+        print(f'{form}: {", ".join(f"{k} {v:.4f}" for k, v in metrics[form].items())}', flush=True)
+    require_as_good(metrics, args.max_drop)
+
+
+def check(args: Namespace) -> None:
+    """Raise what can be known before the work."""
     if args.out.suffix not in ENDINGS:
         raise UserError(f'{args.out}: expected a name that ends in {", ".join(ENDINGS)}')
     if args.out.exists():
         raise UserError(f'{args.out} exists already: give another name or remove it')
+    if args.out.suffix == '.pt2' and args.precision != 'f32':
+        raise UserError(f'--precision {args.precision}: {args.out.name} runs in f32 only')
+    if args.precision == 'int8':
+        require_nncf()
+        if args.model.lower() in NAMES:
+            raise UserError('--precision int8: of whole models, whose loss can be measured')
+        if not args.checkpoint:
+            raise UserError('--precision int8 measures what it costs: give trained weights')
+    elif args.calibrate:
+        raise UserError(f'--calibrate {args.calibrate}: only with --precision int8')
+    require_writable(args.out)
+
+
+def run(args: Namespace) -> None:
+    check(args)
     model, cfg, preprocessor, meta = load(args)
-    images, kind = photos(args, cfg)
+    images = photos(args, cfg, args.images, test_dataset(cfg), 4)
     module = exportable(
         copy.deepcopy(model),
         preprocessor,
         args.normalised or model is getattr(model, 'backbone', model),
     )
     facts = facts_of(cfg, module, meta)
+    if args.precision in ('bf16', 'auto'):
+        facts['precision'] = args.precision
     print(f'exporting {args.model}, a minute or two', flush=True)
     start = time.time()
-    with unfinished(trace(module), args.out, facts) as part:
-        print(f'written in {time.time() - start:.0f} s; compared on {kind}:', flush=True)
-        found = 0
-        for row in agreement(model, open_file(part), images):
-            found += row.found or 0
-            print(
-                f'{row.batch} x {row.height} x {row.width}: '
-                + (f'{row.found} objects, ' if row.found is not None else '')
-                + ', '.join(
-                    f'{name} differ by {value:.1e}' for name, value in row.differences.items()
-                ),
-                flush=True,
-            )
-    if 'counts' in facts['outputs'] and not found:
-        print(
-            'No object in any of these images: boxes and scores were not compared. Give '
-            'trained weights, --checkpoint, and --images with objects.'
-        )
+    with ExitStack() as stack:
+        program: Any = trace(module)
+        if args.precision == 'int8':
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+            plain = folder / 'f32.onnx'
+            write_onnx(program, plain, facts)
+            prove(model, plain, images)
+            program = folder / 'int8.onnx'
+            quantised(args, plain, program, cfg)
+            facts['precision'] = 'int8'
+        part = stack.enter_context(unfinished(program, args.out, facts))
+        print(f'written in {time.time() - start:.0f} s', flush=True)
+        if args.precision != 'int8':
+            prove(model, part, images)
     size = sum(
         path.stat().st_size for path in (args.out, args.out.with_suffix('.bin')) if path.exists()
     )

@@ -7,6 +7,8 @@ from typing import Any
 from mmengine.config import DictAction
 
 from ..amp import CHOICES
+from ..processes import is_first_process
+from ..runtime import PRECISIONS
 
 FILE = dict(bash='_shtab_compgen_files', zsh='_files', tcsh='f')  # what a shell completes
 FOLDER = dict(bash='_shtab_compgen_dirs', zsh='_files -/', tcsh='d')
@@ -32,6 +34,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
         metavar='ARCH',
         help="put ConvMLP under a toolbox's own config: convmlp_s, convmlp_m, convmlp_l, or a JSON "
         'object; the config is a path or mmdet::NAME, mmseg::NAME, mmpretrain::NAME',
+    ),
+    '--calibrate': dict(
+        metavar='CONFIG_OR_FOLDER',
+        help="of int8: images of a config's training data, or of a folder (default: MODEL's)",
+        complete=CONFIG,
     ),
     '--cfg-options': dict(
         nargs='+',
@@ -67,9 +74,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
         metavar='DIR', help='folder for the results (default: %(default)s)', complete=FOLDER
     ),
     '--precision': dict(
-        choices=['f32', 'bf16'],
-        help='of an exported file: bfloat16 in OpenVINO, '
-        'sooner on a processor with units for it (default f32)',
+        choices=PRECISIONS,
+        help='bf16: bfloat16, sooner on a processor with units for it; auto: bf16 there, else f32; '
+        "int8: exported files only (default: a file's own, f32 of a checkpoint)",
     ),
     '--shape': dict(
         nargs='+',
@@ -112,6 +119,12 @@ def add(parser: _ActionsContainer, *names: str, **changes: Any) -> None:
         argument = parser.add_argument(name, **option)
         if by:
             complete(argument, by)
+
+
+def tell_precision(args: Namespace, reason: str) -> None:
+    """Say what ``--precision auto`` picked."""
+    if args.precision == 'auto' and is_first_process():
+        print(f'--precision auto: {reason}', flush=True)
 
 
 def job(config: str | Path, **changes: Any) -> Namespace:

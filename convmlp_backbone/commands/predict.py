@@ -24,6 +24,7 @@ from mmengine.structures import BaseDataElement
 from PIL import Image
 from rich.progress import track
 
+from ..amp import inference_precision
 from ..checks.image_ids import read_ids
 from ..checks.problem import first_of
 from ..cpu import fit_model_to_cpu, keep_freed_memory
@@ -128,21 +129,23 @@ def load(args: Namespace) -> tuple[Predictor, list[Source]]:
             if getattr(args, name):
                 raise UserError(f'--{name.replace("_", "-")}: {args.config} is exported, as it is')
         sources = find([args.checkpoint, *args.images], args.recursive)
-        return FilePredictor(args.config, precision=args.precision or 'f32'), sources
-    if args.precision:
-        raise UserError(f'--precision {args.precision}: only for exported files')
+        predictor = FilePredictor(args.config, precision=args.precision)
+        options.tell_precision(args, predictor.runtime.reason)
+        return predictor, sources
     cfg = checked_config(args.config, args.cfg_options, args.backbone)
     endings: tuple[str, ...] = IMAGES
     if own_loaders(cfg):
         endings += ('.npy', cfg.test_dataloader.dataset.get('img_suffix', '.npy'))
     sources = find(args.images, args.recursive, endings)
     device = args.device or get_device()
+    precision, reason = inference_precision(args.precision or 'f32', device)
+    options.tell_precision(args, reason)
     if device == 'cpu':
         keep_freed_memory()
         fit_model_to_cpu(cfg.model)
     with building(cfg.filename):
         return CheckpointPredictor(
-            cfg, args.checkpoint, device, args.trust, args.fuse, not args.no_check
+            cfg, args.checkpoint, device, args.trust, args.fuse, not args.no_check, precision
         ), sources
 
 

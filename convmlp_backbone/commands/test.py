@@ -10,8 +10,10 @@ import os
 from argparse import ArgumentParser, Namespace
 
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.runner import Runner
 
+from ..amp import inference_precision, predict_in_bf16
 from ..checkpoints import load_model
 from ..deploy.evaluation import load
 from ..deploy.facts import dataset_metainfo
@@ -35,7 +37,9 @@ def require_same_classes(cfg: Config, args: Namespace) -> None:
     """Raise where an exported file is not for this config, or --fuse is asked of it."""
     if args.fuse:
         raise UserError(f'--fuse: {args.checkpoint} is exported, as it is')
-    theirs = load(args.checkpoint).facts['classes']
+    runtime = load(args.checkpoint, precision=args.precision)
+    options.tell_precision(args, runtime.reason)
+    theirs = runtime.facts['classes']
     ours = dataset_metainfo(cfg).get('classes')
     if theirs and ours and list(theirs) != list(ours):
         raise UserError(
@@ -56,11 +60,10 @@ def run(args: Namespace) -> dict[str, float]:
     cfg.load_from, cfg.resume = None, False
     if exported:
         require_same_classes(cfg, args)
-        cfg.model = dict(
-            type='ExportedModel', file=args.checkpoint, precision=args.precision or 'f32'
-        )
-    elif args.precision:
-        raise UserError(f'--precision {args.precision}: only for exported files')
+        cfg.model = dict(type='ExportedModel', file=args.checkpoint, precision=args.precision)
+    else:
+        precision, reason = inference_precision(args.precision or 'f32', get_device())
+        options.tell_precision(args, reason)
     if args.show_dir:
         cfg.custom_hooks = [
             *(cfg.get('custom_hooks') or ()),
@@ -79,7 +82,10 @@ def run(args: Namespace) -> dict[str, float]:
         runner.test_loop  # noqa: B018  which builds the data sets
     if not exported:
         # MMEngine would go on with what fits.
-        load_model(getattr(runner.model, 'module', runner.model), args.checkpoint)
-    if args.fuse:
-        fuse_model(runner.model)
+        model = getattr(runner.model, 'module', runner.model)
+        load_model(model, args.checkpoint)
+        if args.fuse:
+            fuse_model(model)
+        if precision == 'bf16':
+            predict_in_bf16(model)
     return runner.test()

@@ -1,12 +1,18 @@
-"""An exported file in place of a model, in a toolbox's own evaluation."""
+"""An exported file, or a model in any form, in a toolbox's own evaluation."""
 
+import io
+import tempfile
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
+from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
 from ..errors import UserError
@@ -28,14 +34,14 @@ class ExportedModel(BaseModel):
     """Predicts what a file does, from and to the data samples of the file's toolbox.
 
     Args:
-        file (str): See :class:`convmlp_backbone.runtime.Runtime`.
+        file (str | Runtime): See :class:`convmlp_backbone.runtime.Runtime`.
         data_preprocessor: The config's, which MMEngine hands on; a file has its own inside.
         **options: Further arguments of the runtime.
     """
 
-    def __init__(self, file: str, data_preprocessor: dict | None = None, **options: Any):
+    def __init__(self, file: str | Runtime, data_preprocessor: dict | None = None, **options: Any):
         super().__init__()
-        self.runtime = load(file, **options)
+        self.runtime = file if isinstance(file, Runtime) else load(file, **options)
 
     def test_step(self, data: dict) -> list[BaseDataElement]:
         """Data of a toolbox's loader: images BGR (C, height, width) of type uint8."""
@@ -77,3 +83,58 @@ def as_sample(result: Any, sample: BaseDataElement, task: str) -> BaseDataElemen
         }
     )
     return sample
+
+
+# What a model is judged by, and its largest value.
+METRICS = {'bbox_mAP': 1, 'segm_mAP': 1, 'mIoU': 100, 'top1': 100, 'multi-label/mAP': 100}
+
+
+def evaluator(cfg: Config) -> Callable[[BaseModel], dict[str, float]]:
+    """A function from a model to its metrics, from 0 to 1, on the config's test data.
+
+    Raises:
+        UserError: The config's evaluation gives none of :data:`METRICS`.
+    """
+    loader = dict(cfg.test_dataloader, persistent_workers=False, num_workers=0)
+
+    def evaluate(model: BaseModel) -> dict[str, float]:
+        quiet = dict.fromkeys(
+            ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
+        )
+        with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+            found = Runner(
+                model=model,
+                work_dir=folder,
+                test_dataloader=loader,
+                test_evaluator=cfg.test_evaluator,
+                test_cfg=cfg.get('test_cfg') or {},
+                default_hooks=quiet,
+                default_scope=cfg.get('default_scope'),
+                log_level='ERROR',
+            ).test()
+        known = {
+            name: float(value) / largest
+            for name, value in found.items()
+            for end, largest in METRICS.items()
+            if f'/{name}'.endswith(f'/{end}')
+        }
+        if not known:
+            raise UserError(
+                f'{cfg.filename} is evaluated by {", ".join(found)}; what is compared: '
+                f'{", ".join(METRICS)}'
+            )
+        return known
+
+    return evaluate
+
+
+def require_as_good(metrics: dict[str, dict[str, float]], max_drop: float) -> None:
+    """Raise where the last of several forms' metrics are worse than the first's by more."""
+    first, *_, last = metrics.values()
+    for name, value in first.items():
+        if not value - last[name] <= max_drop:
+            figures = ', '.join(f'{form} {found[name]:.4f}' for form, found in metrics.items())
+            raise UserError(
+                f'not written: {name} drops by {value - last[name]:.4f}, more than --max-drop '
+                f'{max_drop} allows: {figures}'
+            )

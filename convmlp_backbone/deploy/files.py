@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -64,8 +65,14 @@ def trace(module: Exportable) -> torch.export.ExportedProgram:
 
 
 @contextmanager
-def unfinished(program: torch.export.ExportedProgram, path: Path, facts: dict) -> Iterator[Path]:
-    """Write ``program`` beside ``path``; it takes that name where the block ends without error."""
+def unfinished(
+    program: torch.export.ExportedProgram | Path, path: Path, facts: dict
+) -> Iterator[Path]:
+    """Write ``program`` beside ``path``; it takes that name where the block ends without error.
+
+    Args:
+        program: A traced module, or an ONNX file with its facts.
+    """
     if path.suffix not in ENDINGS:
         raise UserError(f'{path}: expected a name that ends in {", ".join(ENDINGS)}')
     try:
@@ -83,11 +90,15 @@ def unfinished(program: torch.export.ExportedProgram, path: Path, facts: dict) -
             part.with_suffix('.bin').unlink(missing_ok=True)
 
 
-def write_pt2(program: torch.export.ExportedProgram, path: Path, facts: dict) -> None:
+def write_pt2(program: torch.export.ExportedProgram | Path, path: Path, facts: dict) -> None:
+    assert not isinstance(program, Path)
     torch.export.save(program, path, extra_files={'convmlp.json': json.dumps(facts)})
 
 
-def write_onnx(program: torch.export.ExportedProgram, path: Path, facts: dict) -> None:
+def write_onnx(program: torch.export.ExportedProgram | Path, path: Path, facts: dict) -> None:
+    if isinstance(program, Path):
+        shutil.copyfile(program, path)
+        return
     inputs = ['images', 'size'] if facts['task'] == 'segmentation' else ['images']
     with torch.no_grad(), quiet(), size_without_branch():
         onnx = torch.onnx.export(
@@ -107,7 +118,7 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, facts: dict) -
     onnx.save(path, external_data=False)
 
 
-def write_openvino(program: torch.export.ExportedProgram, path: Path, facts: dict) -> None:
+def write_openvino(program: torch.export.ExportedProgram | Path, path: Path, facts: dict) -> None:
     onnx = path.with_suffix('.onnx')
     try:
         write_onnx(program, onnx, facts)
@@ -120,7 +131,7 @@ def convert(onnx: Path, path: Path, facts: dict) -> None:
     """An ONNX file as OpenVINO's IR."""
     import openvino
 
-    model = openvino.convert_model(onnx)
+    model = openvino.Core().read_model(onnx)  # convert_model does the same, and tells of its use
     for key, value in facts.items():
         model.set_rt_info(json.dumps(value), ['convmlp', key])
     openvino.save_model(model, path, compress_to_fp16=False)

@@ -83,7 +83,7 @@ class Backbone(Exportable):
 
 
 class Classifier(Exportable):
-    """Probabilities (N, classes)."""
+    """Probabilities (N, classes), of each class by itself where an image can have several."""
 
     task, outputs = 'classification', ('scores',)
 
@@ -94,12 +94,15 @@ class Classifier(Exportable):
             getattr(model, 'neck', None),
             model.head,
         )
+        bases = {base.__name__ for base in type(model.head).__mro__}
+        self.several = 'MultiLabelClsHead' in bases  # of MMPretrain, which need not be there
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.backbone(self.prepare(images))
         if self.neck is not None:
             features = self.neck(features)
-        return self.head(features).softmax(1)
+        scores = self.head(features)
+        return scores.sigmoid() if self.several else scores.softmax(1)
 
 
 class Segmentor(Exportable):

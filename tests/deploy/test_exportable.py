@@ -68,6 +68,8 @@ def photos(number=4):
         ('segmentor', dict(decode_head=dict(align_corners=True))),
         ('segmentor', dict(data_preprocessor=dict(bgr_to_rgb=False))),
         ('classifier', {}),
+        ('classifier', dict(head=dict(type='MultiLabelLinearClsHead'))),
+        ('classifier', dict(neck=None, head=dict(type='CSRAClsHead', num_heads=1, lam=0.1))),
     ],
 )
 def test_same_predictions(kind, changes, pytestconfig, normalised=False):
