@@ -128,13 +128,12 @@ class CheckpointPredictor(Predictor):
             fuse_model(self.model)
         self.channels, loaders = input_channels(cfg) or 3, own_loaders(cfg)
         self.loaders, self.own_files = Compose(loaders), bool(loaders)
-        self.pipeline = Compose(
-            [
-                step
-                for step in cfg.test_dataloader.dataset.pipeline
-                if not step['type'].rpartition('.')[2].startswith('Load')
-            ]
-        )
+        self.steps = [
+            step
+            for step in cfg.test_dataloader.dataset.pipeline
+            if not step['type'].rpartition('.')[2].startswith('Load')
+        ]
+        self.pipeline, self.model_cfg = Compose(self.steps), cfg.model
 
     def read(self, source: Any) -> np.ndarray:
         """As :meth:`Predictor.read`; what the config's own steps load, in their own order of
