@@ -45,9 +45,11 @@ class Predictor:
 
     Attributes:
         own_files (bool): Files are loaded by the config's own steps, and need not be images.
+        channels (int): Of what the network is fed.
     """
 
     own_files = False
+    channels: int
 
     def __init__(self, scope: str, meta: dict):
         self.scope, self.meta, self.classes = scope, meta, meta['classes']

@@ -22,6 +22,7 @@ import json
 import math
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +36,11 @@ from ..checks.problem import first_of
 from ..cpu import fit_model_to_cpu, keep_freed_memory
 from ..errors import UserError
 from ..files import whole_file
-from ..inputs import IMAGES, Source, find, frames
+from ..inputs import IMAGES, Source, find, frames, pixels_in
 from ..pictures import picture_name
 from ..predictors import CheckpointPredictor, FilePredictor, Predictor, is_exported, own_loaders
 from ..tiling.job import TiledJob, predict_tiled
+from ..tiling.memory import measure, too_large
 from . import options
 from .models import building, checked_config
 
@@ -181,8 +183,11 @@ def batches(
 ) -> Iterator[list[Frame]]:
     """Lists of (name, file, image), as many as ``size``; what cannot be read is noted."""
     batch: list[Frame] = []
+    need = cache(lambda: measure(lambda *shape: trial(predictor, shape)))
     for source in track(sources, 'Predicting'):
         try:
+            if told := too_large(size * pixels_in(source.path), need):
+                raise ValueError(f'{told}: --tile auto' + ', or a smaller --batch' * (size > 1))
             for name, image in frames(source, predictor.read, not predictor.own_files):
                 batch.append((name, source.path, image))
                 if len(batch) == size:
@@ -192,6 +197,12 @@ def batches(
             unreadable.append(f'{source.path} {error}')
     if batch:
         yield batch
+
+
+def trial(predictor: Predictor, shape: tuple[int, ...]) -> None:
+    """What is done with an image, with one of that height and width."""
+    image = np.zeros((*shape, predictor.channels), np.uint8)
+    predictor.picture(image, predictor([image])[0], 0.3)
 
 
 def run(args: Namespace) -> None:

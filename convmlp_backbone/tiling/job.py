@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -24,7 +23,7 @@ from rich.progress import (
 from ..errors import UserError
 from ..files import held, whole_file
 from ..fused import fuse_model
-from ..inputs import Source, frames
+from ..inputs import Source, frames, pixels_in
 from ..runtime import new_size
 from ..version import __version__
 from .grid import Box, Tile, tiles, up
@@ -113,11 +112,7 @@ def images_of(source: Source, predictor: Any) -> Iterator[tuple[str, Any, str]]:
             return
         except (ImportError, UserError):
             pass  # read as a whole
-    try:
-        with Image.open(source.path) as image:
-            needed, room = image.width * image.height * DECODED, available()
-    except OSError:  # which frames() tells, or it is no file
-        needed, room = 0, 1
+    needed, room = pixels_in(source.path) * DECODED, available()
     if needed > room:
         raise ValueError(
             f'would need {gib(needed)} of memory to be read, {gib(room)} are free: convert it to '
