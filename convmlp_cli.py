@@ -94,17 +94,22 @@ def main(argv: Sequence[str | Path] | None = None) -> None:
     if not name.startswith('-'):
         words[:1] = name.replace('-', '_').split()  # none if there was none
     args = make_parser(''.join(words[:1])).parse_args(words)
-    from convmlp_backbone.errors import one_line_errors
+    from convmlp_backbone.errors import UserError, one_line_errors
+    from convmlp_backbone.processes import is_first_process
 
-    # With --json, what else is printed, such as a log, goes where it is in nobody's way.
     as_json = getattr(args, 'json', False)
-    with one_line_errors(), redirect_stdout(sys.stderr) if as_json else nullcontext():
-        answer = args.run(args)
-    if as_json:
-        from convmlp_backbone.processes import is_first_process
-
-        if is_first_process():
+    failure = None
+    with one_line_errors():
+        # With --json, what else is printed, such as a log, goes where it is in nobody's way.
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            try:
+                answer = args.run(args)
+            except UserError as error:
+                failure, answer = error, error.answer
+        if as_json and not (failure and answer is None) and is_first_process():
             print(json.dumps(answer, indent=1, default=float))
+        if failure:
+            raise failure
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 def printable(text: object) -> str:
@@ -19,7 +20,13 @@ def printable(text: object) -> str:
 
 
 class UserError(Exception):
-    """Something the user can mend."""
+    """Something the user can mend.
+
+    Attributes:
+        answer: What the command found all the same, for ``--json``.
+    """
+
+    answer: Any = None
 
     def __str__(self) -> str:
         return printable(super().__str__())

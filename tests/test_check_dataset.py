@@ -6,6 +6,9 @@ import shutil
 import pytest
 from PIL import Image
 
+from convmlp_backbone.checks.problem import alike, error
+from convmlp_cli import main
+
 CONFIGS = ['maskrcnn_convmlp_s_fpn_coins', 'fpn_convmlp_s_coins']
 
 
@@ -43,7 +46,7 @@ def test_spoilt_images_are_named(config, spoilt, call_tool, capsys):
     assert error == 'error: training would fail or learn something wrong'
     for name in ('03.png', '07.png'):
         assert any(line.startswith('error: ') and name in line for line in printed.splitlines())
-    assert '05.png' not in printed
+    assert '05.png' not in printed and printed.count('07.png') == 1
 
 
 def test_spoilt_annotations_are_named(spoilt, call_tool, capsys):
@@ -67,3 +70,22 @@ def test_spoilt_maps_are_named(spoilt, call_tool, capsys):
     assert 'the masks hold 9, the classes are 1 to 2 (background, coin)' in printed
     assert 'masks/train/06.png' in printed
     assert 'is 10x10, its image 250x250' in printed
+
+
+def test_the_answer_for_programs(coins, spoilt, call_tool, capsys):
+    """Is whole, and alone on the standard output, whether there are errors or not."""
+    answer = json.loads(call_tool('check_dataset', CONFIGS[0], '--data-root', coins, '--json'))
+    assert answer['samples'] == 33 and {p['severity'] for p in answer['problems']} <= {'note'}
+    assert answer['scores_of_the_truth']['val']['coco/bbox_mAP'] == 1
+    (spoilt / 'train/03.png').unlink()
+    with pytest.raises(SystemExit, match='training would fail'):
+        main(['check_dataset', CONFIGS[0], '--data-root', str(spoilt), '--json'])
+    answer = json.loads(capsys.readouterr().out)
+    assert any('03.png' in p['where'] + p['text'] for p in answer['problems'])
+
+
+def test_what_all_samples_say_is_said_a_few_times():
+    problems = [error(f'{i}.png', "KeyError: 'mask'") for i in range(8)] + [error('1.png', 'torn')]
+    told = alike(problems)
+    assert [p.where for p in told] == ['0.png', '1.png', '2.png', '3.png', '4.png', '1.png']
+    assert told[4].text == "KeyError: 'mask' (and so 3 more)" and told[5] == problems[-1]

@@ -8,7 +8,7 @@ import mmap
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import UserError
 from ..files import whole_file
 from .boxes import suspicious_units
-from .mending import columns, in_order, is_number, mend, outline_fault
+from .mending import columns, in_order, is_number, mend, only, outline_fault
 from .names import metainfo_line, near_names
 from .problem import Problem, each, error, first_of, warning
 
@@ -106,7 +106,7 @@ class Objects:
         sizes (ndarray): (number of images, 2), width and height; nan where not told.
     """
 
-    def __init__(self, coco: dict, values: dict[str, tuple]):
+    def __init__(self, coco: dict, values: dict[str, list]):
         annotations = coco['annotations']
         count = len(annotations)
         self.image = _places(coco['images'], values['image_id'])
@@ -119,13 +119,17 @@ class Objects:
 
 def _places(items: list[dict], ids: Sequence) -> np.ndarray:
     """The index in ``items`` of each of ``ids``, -1 where it is not there."""
-    index = {item['id']: i for i, item in enumerate(items)}
-    try:
-        return np.fromiter((index.get(number, -1) for number in ids), int, len(ids))
-    except TypeError:  # a list, which no id can be
-        return np.array(
-            [index.get(number, -1) if isinstance(number, (int, str)) else -1 for number in ids], int
-        )
+    own = [item['id'] for item in items]
+    if items and only(int, own) and only(int, ids):
+        with suppress(OverflowError):  # more than 64 bits
+            known, wanted = np.array(own, np.int64), np.array(ids, np.int64)
+            order = np.argsort(known, kind='stable')
+            place = order[np.searchsorted(known, wanted, sorter=order).clip(max=len(own) - 1)]
+            return np.where(known[place] == wanted, place, -1)
+    index = {number: i for i, number in enumerate(own)}
+    return np.array(
+        [index.get(number, -1) if isinstance(number, (int, str)) else -1 for number in ids], int
+    )
 
 
 def _table(rows: Sequence, width: int | None) -> np.ndarray:
@@ -186,6 +190,12 @@ class CocoFile:
     def files(self) -> dict[int, str]:
         """The names of the images by their ids."""
         return {image['id']: image['file_name'] for image in self.coco['images']}
+
+    def learned(self) -> set[str]:
+        """The names of the categories that have an object that is no crowd."""
+        objects = self.objects
+        labels = np.unique(objects.label[~objects.crowd & ~objects.ignore])
+        return {self.names[label] for label in labels if label >= 0}
 
     def order_categories(self, names: Sequence[str]) -> None:
         """Let the categories called ``names`` stand in this order, the rest behind them.

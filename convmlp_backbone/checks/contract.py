@@ -53,7 +53,7 @@ class Contract:
         meta: ``dataset_meta`` of the checkpoint, if the job has one: its numbering goes first.
         folder: Where mended copies go.
         most (int): So many annotations are named for a kind of problem.
-        samples (bool): Run some of them through their pipelines.
+        samples (bool): Look into some of them, and run them through their pipelines.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Contract:
         self.meta = meta or {}
         self.excerpts: dict[str, dict] = {}  # of annotation files, for the samples
         self.names: list[str] | None = None  # of class 0, 1, ...
+        self.learned: dict[str, set[str]] = {}  # classes with objects, by the training set's path
         self.ids: list[int] | None = None  # of their categories in the training file
         if 'category_ids' in self.meta:
             self.names, self.ids = list(self.meta['classes']), list(self.meta['category_ids'])
@@ -123,7 +124,7 @@ class Contract:
             )
         for split in self.splits:
             parts = [part for part in self.leaves(split) if is_coco(part[2])]
-            images = {}
+            images: dict[int, str] = {}
             for path, leaf, kind in parts:
                 old = annotation_path(leaf)
                 images = self._check_coco_file(split, path, leaf, kind) or {}
@@ -135,6 +136,21 @@ class Contract:
                         evaluator['ann_file'] = annotation_path(leaf)
                     else:
                         self._check_evaluator_file(name, evaluator, images, old)
+
+            self.check_learned()
+
+    def check_learned(self) -> None:
+        """Classes that the config names itself have objects in the training set."""
+        seen = set().union(*self.learned.values())
+        if self.learned and seen and (absent := [n for n in self.names or () if n not in seen]):
+            self.problems.append(
+                warning(
+                    ', '.join(self.learned),
+                    f'has no object of {first_of(absent, 5)}: never learned, and not in the mean '
+                    'of the scores; leave it out of metainfo.classes, or label some',
+                )
+            )
+        self.learned = {}
 
     @collector_paused()
     def _check_coco_file(self, split: str, path: str, leaf: dict, kind: type) -> dict | None:
@@ -166,6 +182,8 @@ class Contract:
         fit_file_names(file, path, leaf, self.problems)
         self.problems += file.problems(self.names, needs_outlines(self.cfg, split), self.most)
         if split == 'train':
+            if own:
+                self.learned[path] = file.learned()
             self.problems += file.filter_problems(
                 path, leaf.get('filter_cfg') or {}, self.names, batch_of(self.cfg, split)
             )
@@ -271,7 +289,8 @@ class Contract:
                     )
                     continue
                 self.names = list(classes)
-                self.problems += split_problems(path, leaf, kind, classes, split == 'train')
+                needed = split == 'train'
+                self.problems += split_problems(path, leaf, kind, classes, needed, self.samples)
 
     def check_folders(self) -> None:
         roots, suffixes = {}, SUFFIXES

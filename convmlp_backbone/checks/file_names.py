@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -17,7 +18,8 @@ def finder(folder: str, root: str) -> Callable[[str], str | None]:
     """A function from a name as other systems and tools write it to a name below ``folder``.
 
     Tried are slashes for backslashes, the name without its first folders, and, for each, letters
-    in the other case. Files in ``root`` get their absolute path.
+    in the other case; then the same with ``%20`` and the like as what they stand for. Files in
+    ``root`` get their absolute path.
     """
     listings: dict[str, dict[str, str]] = {}
 
@@ -34,6 +36,10 @@ def finder(folder: str, root: str) -> Callable[[str], str | None]:
         return other and os.path.join(inner, other)
 
     def find(name: str) -> str | None:
+        plain = unquote(name)
+        return spelled(name) or (spelled(plain) if plain != name else None)
+
+    def spelled(name: str) -> str | None:
         parts = [part for part in re.split(r'[\\/]+', name) if part not in ('', '.')]
         tails = [os.path.join(*parts[start:]) for start in range(len(parts))]
         if found := next(filter(None, (existing(folder, tail) for tail in tails)), None):

@@ -294,13 +294,14 @@ def counts_of(leaf: dict, kind: Any, classes: Sequence[str], path: str) -> MaskC
 
 
 def split_problems(
-    path: str, leaf: dict, kind: type, classes: Sequence[str], needed: bool
+    path: str, leaf: dict, kind: type, classes: Sequence[str], needed: bool, read: bool = True
 ) -> list[Problem]:
     """What is wrong with the masks of a segmentation set: the lists, and as many as time allows.
 
     Args:
         path: Of the data set in the config.
         needed (bool): See :meth:`MaskCounts.problems`.
+        read (bool): Look into the masks, too, not at the lists alone.
     """
     images = folder(leaf, 'img_path', 'img') or ''
     try:
@@ -311,7 +312,7 @@ def split_problems(
         return [error(path, f'there is no folder {images}')]
     found, lost, others = pairs(leaf, kind)
     problems = list_problems(path, leaf, kind, found, lost, others)
-    if any(problem.severity == 'error' for problem in problems):
+    if not read or any(problem.severity == 'error' for problem in problems):
         return problems
     start = monotonic()
     order = np.random.default_rng(0).permutation(len(found))

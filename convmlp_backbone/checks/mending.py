@@ -17,19 +17,16 @@ import numpy as np
 KEYS = ('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'segmentation')
 
 
-def columns(coco: dict) -> dict[str, tuple]:
+def columns(coco: dict) -> dict[str, list]:
     """The values of each of :data:`KEYS` in all annotations, None where there is none."""
     annotations = coco['annotations']
     try:
-        rows = list(map(itemgetter(*KEYS), annotations))
+        return {key: list(map(itemgetter(key), annotations)) for key in KEYS}
     except KeyError:
-        rows = [tuple(map(annotation.get, KEYS)) for annotation in annotations]
-    if not rows:
-        return dict.fromkeys(KEYS, ())
-    return dict(zip(KEYS, zip(*rows, strict=True), strict=True))
+        return {key: [annotation.get(key) for annotation in annotations] for key in KEYS}
 
 
-def in_order(coco: dict, values: dict[str, tuple]) -> bool:
+def in_order(coco: dict, values: dict[str, list]) -> bool:
     """Whether :func:`mend` has nothing to do: quickly, by the columns of the annotations."""
     names, ids = [c['name'] for c in coco['categories']], values['id']
     images = [image['id'] for image in coco['images']]
@@ -37,7 +34,7 @@ def in_order(coco: dict, values: dict[str, tuple]) -> bool:
     outlines = values['segmentation']
     return (
         all(
-            _only(int, column)
+            only(int, column)
             for column in (
                 images,
                 ids,
@@ -51,11 +48,11 @@ def in_order(coco: dict, values: dict[str, tuple]) -> bool:
         and len(set(names)) == len(names)
         and 0 not in ids
         and len(set(ids)) == len(ids)
-        and _only((int, float), numbers)
-        and _only((int, float), values['area'])
+        and only((int, float), numbers)
+        and only((int, float), values['area'])
         and min(values['area'], default=1) > 0
-        and _only(list, values['bbox'])
-        and _only((int, float), chain.from_iterable(values['bbox']))
+        and only(list, values['bbox'])
+        and only((int, float), chain.from_iterable(values['bbox']))
         and not any(type(s) is list and s and type(s[0]) is not list for s in outlines)
     )
 
@@ -67,7 +64,7 @@ def _whole(value):
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _only(kind: type | tuple, values: Iterable) -> bool:
+def only(kind: type | tuple, values: Iterable) -> bool:
     kinds = kind if isinstance(kind, tuple) else (kind,)
     return set(map(type, values)) <= set(kinds)
 
@@ -75,11 +72,11 @@ def _only(kind: type | tuple, values: Iterable) -> bool:
 def _mend_ids(coco: dict, part: str, key: str) -> str:
     """Ids of images or categories, and what refers to them, as whole numbers."""
     items, refs = coco[part], coco['annotations']
-    if _only(int, (i['id'] for i in items)) and _only(int, (a.get(key) for a in refs)):
+    if only(int, (i['id'] for i in items)) and only(int, (a.get(key) for a in refs)):
         return ''
     ids = [_whole(item['id']) for item in items]
     numbers = {}
-    if not _only(int, ids):
+    if not only(int, ids):
         numbers = {str(number): i for i, number in enumerate(ids, 1)}
     changed = False
     for item, name in [(item, 'id') for item in items] + [(ref, key) for ref in refs]:
@@ -95,7 +92,7 @@ def _mend_annotation_ids(coco: dict) -> str:
     ids = [a.get('id') for a in coco['annotations']]
     why = (
         'are not all whole numbers'
-        if not _only(int, ids)
+        if not only(int, ids)
         else 'begin at 0, which pycocotools never counts as found'
         if 0 in ids
         else 'occur twice'
@@ -156,7 +153,7 @@ def _mend_objects(coco: dict) -> list[str]:
     """iscrowd, area, boxes and outlines."""
     annotations = coco['annotations']
     done: Counter[str] = Counter()
-    if not _only(int, (a.get('iscrowd') for a in annotations)):
+    if not only(int, (a.get('iscrowd') for a in annotations)):
         for a in annotations:
             if type(a.get('iscrowd')) is not int:
                 value = _whole(a.get('iscrowd'))
@@ -169,7 +166,7 @@ def _mend_objects(coco: dict) -> list[str]:
         a['segmentation'] = [a['segmentation']]
         done['outlines that are one list of numbers put into a list'] += 1
     boxes = [a.get('bbox') for a in annotations]
-    if not (_only(list, boxes) and _only((int, float), chain.from_iterable(boxes))):
+    if not (only(list, boxes) and only((int, float), chain.from_iterable(boxes))):
         for a in annotations:
             box = _as_numbers(a.get('bbox'))
             if box is None and isinstance(outline := a.get('segmentation'), list) and outline:
@@ -183,7 +180,7 @@ def _mend_objects(coco: dict) -> list[str]:
                 a['bbox'] = box
                 done['boxes made of text or outlines'] += 1
     areas = [a.get('area') for a in annotations]
-    if not _only((int, float), areas) or min(areas, default=1) <= 0:
+    if not only((int, float), areas) or min(areas, default=1) <= 0:
         for a in annotations:
             if not is_number(a.get('area')) or a['area'] <= 0:
                 if not _numbers(a.get('bbox'), 4) or min(a['bbox'][2:]) <= 0:
@@ -195,7 +192,7 @@ def _mend_objects(coco: dict) -> list[str]:
                 a['area'] = area or a['bbox'][2] * a['bbox'][3]
                 done['areas filled in'] += 1
     sizes = [v for image in coco['images'] for v in (image.get('width'), image.get('height'))]
-    if not _only((int, float), sizes):
+    if not only((int, float), sizes):
         for image in coco['images']:
             for side in ('width', 'height'):
                 if isinstance(image.get(side), str):

@@ -46,6 +46,18 @@ def each(
     return problems
 
 
+def alike(problems: Iterable[Problem], most: int = 5) -> list[Problem]:
+    """The first ``most`` of those that say the same; the last of them tells how many there are."""
+    by_text: dict[tuple[str, str], list[Problem]] = {}
+    for problem in problems:
+        by_text.setdefault((problem.severity, problem.text), []).append(problem)
+    return [
+        kept
+        for (severity, text), found in by_text.items()
+        for kept in each(severity, found, lambda p: p.where, lambda _, text=text: text, most)
+    ]
+
+
 def note(where: object, text: str) -> Problem:
     """What was done without being asked, so that nothing goes wrong."""
     return Problem('note', str(where), text)

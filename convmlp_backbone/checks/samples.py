@@ -92,7 +92,8 @@ def check_sample(index: int) -> Sample:
         elif 'gt_label' in truth:
             labels = Counter(truth.gt_label.tolist())
     except Exception as problem:  # whatever the toolbox raises would end the training too
-        texts = [one_line(problem)]
+        # Of a file that is no image, that has been said.
+        texts = [] if facts and facts.size is None else [one_line(problem)]
     if not (mask and mask[1]):  # a mask that is none is told by its counts
         problems += [error(where, text) for text in texts]
     return Sample(

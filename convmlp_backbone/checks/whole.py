@@ -15,7 +15,7 @@ from .datasets import class_of, classes_of, leaves, scope_of
 from .duplicates import duplicate_problems
 from .loaders import batch_problems, input_channels, model_classes, unwrap
 from .masks import counts_of
-from .problem import Problem, error
+from .problem import Problem, alike, error
 from .quiet import one_line, quiet
 from .samples import Job, Sample, check_samples
 from .selftest import self_test
@@ -35,6 +35,7 @@ class Whole:
     Attributes:
         count (int): Samples seen.
         datasets (dict): Of the splits that could be built.
+        scores (dict): Of the truth as prediction, by split.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Whole:
         self.progress, self.tell = progress, tell
         self.count = 0
         self.datasets: dict[str, Any] = {}
+        self.scores: dict[str, dict[str, float]] = {}
         self.paths: list[str] = []
         self.splits: list[str] = []
         self.digests: list[bytes] = []
@@ -79,6 +81,7 @@ class Whole:
                         lambda indices, words=words: self.progress(indices, words, len(indices)),
                     )
                     problems += found
+                    self.scores[split] = scores
                     self.tell(
                         f'{split}: the truth as prediction scores '
                         + ', '.join(f'{name} {value:g}' for name, value in scores.items())
@@ -95,6 +98,7 @@ class Whole:
             return [] if told else [error(f'{split}_dataloader.dataset', one_line(problem))]
         self.datasets[split] = dataset
         problems: list[Problem] = []
+        of_samples: list[Problem] = []
         labels: Counter[int] = Counter()
         sizes: list[np.ndarray] = []
         shapes, empty = set(), 0
@@ -121,7 +125,7 @@ class Whole:
                 self.processes,
                 lambda found, total: self.progress(found, f'Checking {split}', total),
             ):
-                problems += sample.problems
+                of_samples += sample.problems
                 self.keep(split, sample)
                 shapes.add(sample.shape)
                 labels.update(sample.labels)
@@ -134,6 +138,7 @@ class Whole:
                 problems += counts.problems(True, split == 'train')
                 pixels = Counter(dict(enumerate(counts.classes.tolist())))
                 self.tell(f'{split}: pixels: {histogram(+pixels, counts.names)}')
+        problems += alike(of_samples)
         classes = list(getattr(dataset, 'metainfo', {}).get('classes') or ())
         all_sizes = np.concatenate(sizes or [np.zeros(0)])
         anchors = anchor_sizes(self.cfg.get('model'))

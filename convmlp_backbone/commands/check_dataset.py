@@ -6,7 +6,8 @@ Reads every image and annotation of the config's training and validation set as 
 reports each problem with its file and id, counts objects or pixels of each class, looks for images
 that are there twice, and scores the truth by the config's own evaluator, which has to give 1.0.
 Draws 16 training samples as the model sees them. Ends with status 1 if training would fail or
-learn something wrong. train and test run the fast part of it.
+learn something wrong. train and test run the fast part of it. --json prints the problems as a list
+of severity, where and text.
 """
 
 import multiprocessing
@@ -32,10 +33,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=multiprocessing.cpu_count(),
         help='that read the data (default: one a core)',
     )
-    options.add(parser, 'config', *options.JOB)
+    options.add(parser, 'config', '--json', *options.JOB)
 
 
-def run(args: Namespace) -> None:
+def run(args: Namespace) -> dict:
     args.no_check = True  # all of it comes now
     cfg = load_config(args, splits=['train', 'val'])
     whole = Whole(
@@ -62,5 +63,13 @@ def run(args: Namespace) -> None:
             )
         print(f'samples as the model sees them: {sheet}')
     print(f'{whole.count} samples, {counts["error"]} errors, {counts["warning"]} warnings')
+    answer = dict(
+        samples=whole.count,
+        problems=[problem._asdict() for problem in problems],
+        scores_of_the_truth=whole.scores,
+    )
     if counts['error']:
-        raise UserError('training would fail or learn something wrong')
+        failure = UserError('training would fail or learn something wrong')
+        failure.answer = answer
+        raise failure
+    return answer

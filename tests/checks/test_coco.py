@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
 from convmlp_backbone.checks.boxes import suspicious_units
-from convmlp_backbone.checks.coco import CocoFile, read_categories
+from convmlp_backbone.checks.coco import CocoFile, _places, read_categories
 from convmlp_backbone.checks.file_names import fit_file_names
 from convmlp_backbone.errors import UserError
 
@@ -413,6 +413,8 @@ FILES = dict(
     other_case=('A.JPG', 'a.jpg'),
     inner_folder=('cam1\\b.jpg', 'cam1/b.jpg'),
     dot=('./a.jpg', './a.jpg'),
+    percent=('my%20c.jpg', 'my c.jpg'),
+    percent_itself=('50%25.jpg', '50%25.jpg'),
 )
 
 
@@ -420,7 +422,7 @@ FILES = dict(
 def test_file_name(name, tmp_path):
     told, wanted = FILES[name]
     (tmp_path / 'train/cam1').mkdir(parents=True)
-    for path in ('a.jpg', 'cam1/b.jpg'):
+    for path in ('a.jpg', 'cam1/b.jpg', 'my c.jpg', '50%25.jpg', '50%.jpg'):
         (tmp_path / 'train' / path).touch()
     file = read(
         tmp_path / 'x.json', lambda c: (c['images'].pop(), c['images'][0].update(file_name=told))
@@ -480,3 +482,14 @@ def test_no_annotation_surprises(changes, tmp_path_factory):
     assert len(file.excerpt(2)['images']) in (1, 2)
     file.save(path)
     assert CocoFile(path).done == []  # once is enough
+
+
+@given(
+    st.lists(st.integers() | st.integers(0, 9), unique=True, max_size=8),
+    st.lists(st.integers(-1, 9) | st.integers() | st.text(max_size=1) | st.just([1]), max_size=8),
+)
+def test_every_reference_finds_its_place(own, ids):
+    """Of whatever kind the ids are, and however large."""
+    index = {str(number): place for place, number in enumerate(own)}
+    wanted = [index.get(str(n), -1) if isinstance(n, int) else -1 for n in ids]
+    assert _places([dict(id=number) for number in own], ids).tolist() == wanted

@@ -404,6 +404,24 @@ def test_batches_of_different_sizes(batch, words, data, tmp_path):
     assert words is None and not found or words in found[0].text
 
 
+def test_a_class_without_objects_is_named(data, tmp_path):
+    """Training would go through, and the mean of the scores leave it out."""
+
+    def relabel(coco):
+        for annotation in coco['annotations']:
+            annotation['category_id'] = coco['categories'][0]['id']
+
+    shapes.change_coco(data, 'train', relabel)
+    cfg = shapes.config(DET, data)
+    [problem] = run(cfg, tmp_path)
+    assert problem.severity == 'warning' and f'no object of {shapes.NAMES[1]}:' in problem.text
+    both = dict(type='ConcatDataset', datasets=[cfg.train_dataloader.dataset] * 2)
+    other = shapes.make(tmp_path / 'other')
+    both['datasets'][1] = dict(both['datasets'][0], data_root=str(other))
+    cfg.train_dataloader.dataset = both
+    assert run(cfg, tmp_path) == []
+
+
 SHIPPED = dict(
     coins='coins',
     nuclei='nuclei',
