@@ -58,6 +58,21 @@ class _EnoughError(Exception):
 
 
 @contextmanager
+def held(path: str | os.PathLike[str]) -> Iterator[bool]:
+    """The lock ``path``, while the block runs; whether it could be had, or another has it.
+
+    Where the file system has no locks, nobody has it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+    try:
+        yield _lock(descriptor, wait=False)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def _locked(part: Path) -> Iterator[None]:
     """A new file that is locked while its writer lives, so that nobody takes it for a stale one."""
     while True:

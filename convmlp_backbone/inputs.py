@@ -86,6 +86,15 @@ def is_image(path: Path) -> bool:
         return False
 
 
+def pixels_in(path: Path) -> int:
+    """How many pixels an image file tells to have; 0 where it is none."""
+    try:
+        with Image.open(path) as image:
+            return image.width * image.height
+    except Exception:  # a damaged file can raise anything, and is told of where it is read
+        return 0
+
+
 def named(paths: dict[Path, Path]) -> Iterator[Source]:
     """Names for results: within its folder, and numbered where two would be the same."""
     taken: set[str] = set()

@@ -46,9 +46,11 @@ class Predictor:
 
     Attributes:
         own_files (bool): Files are loaded by the config's own steps, and need not be images.
+        channels (int): Of what the network is fed.
     """
 
     own_files = False
+    channels: int
 
     def __init__(self, scope: str, meta: dict):
         self.scope, self.meta, self.classes = scope, meta, meta['classes']
@@ -133,13 +135,12 @@ class CheckpointPredictor(Predictor):
             predict_in_bf16(self.model)
         self.channels, loaders = input_channels(cfg) or 3, own_loaders(cfg)
         self.loaders, self.own_files = Compose(loaders), bool(loaders)
-        self.pipeline = Compose(
-            [
-                step
-                for step in cfg.test_dataloader.dataset.pipeline
-                if not step['type'].rpartition('.')[2].startswith('Load')
-            ]
-        )
+        self.steps = [
+            step
+            for step in cfg.test_dataloader.dataset.pipeline
+            if not step['type'].rpartition('.')[2].startswith('Load')
+        ]
+        self.pipeline, self.model_cfg = Compose(self.steps), cfg.model
 
     def read(self, source: Any) -> np.ndarray:
         """As :meth:`Predictor.read`; what the config's own steps load, in their own order of

@@ -174,14 +174,22 @@ class Runtime:
 def paste(mask: np.ndarray, box: np.ndarray, canvas: np.ndarray, threshold: float) -> None:
     """Set the pixels of ``canvas`` (height, width) where ``mask``, stretched to ``box``, reaches
     ``threshold``; the same pixels as MMDetection's."""
+    top, left, pixels = pasted(mask, box, canvas.shape, threshold)
+    canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+
+
+def pasted(
+    mask: np.ndarray, box: np.ndarray, shape: tuple[int, ...], threshold: float
+) -> tuple[int, int, np.ndarray]:
+    """What :func:`paste` sets in an image of that shape: its first row and column, and pixels."""
     low = np.maximum(np.floor(box[:2]) - 1, 0).astype(int)
-    high = np.minimum(np.ceil(box[2:]) + 1, canvas.shape[::-1]).astype(int)
+    high = np.minimum(np.ceil(box[2:]) + 1, shape[::-1]).astype(int)
     if (high <= low).any():
-        return
+        return 0, 0, np.zeros((0, 0), bool)
     columns, rows = (
         stretch(*side) for side in zip(low, high, box[:2], box[2:], mask.shape[::-1], strict=True)
     )
-    canvas[low[1] : high[1], low[0] : high[0]] = rows @ mask @ columns.T >= threshold
+    return low[1], low[0], rows @ mask @ columns.T >= threshold
 
 
 def stretch(low: int, high: int, start: float, end: float, cells: int) -> np.ndarray:
@@ -275,22 +283,34 @@ def resize(image: np.ndarray, height: int, width: int, interpolation: str) -> np
 def resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """OpenCV's bilinear interpolation of 8-bit images, in its integer arithmetic."""
     if image.shape[:2] == (2 * height, 2 * width):
-        sums = image.reshape(height, 2, width, 2, -1).sum((1, 3), dtype=np.uint16)
-        return ((sums + 2) >> 2).astype(np.uint8)
-    (left, right), (a, b) = neighbours(image.shape[1], width, True)
-    rows = image.take(left, 1) * a[:, None]
-    rows += image.take(right, 1) * b[:, None]
-    rows >>= 4
-    (upper, lower), (a, b) = neighbours(image.shape[0], height, False)
-    rows, below = rows.take(upper, 0), rows.take(lower, 0)
-    rows *= a[:, None, None]
+        return halve(image)
+    return blend(
+        image, neighbours(image.shape[0], height, False), neighbours(image.shape[1], width, True)
+    )
+
+
+def halve(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[0] // 2, image.shape[1] // 2
+    sums = image.reshape(height, 2, width, 2, -1).sum((1, 3), dtype=np.uint16)
+    return ((sums + 2) >> 2).astype(np.uint8)
+
+
+def blend(image: np.ndarray, rows: tuple, columns: tuple) -> np.ndarray:
+    """Pixels between those of ``image``: which two rows and columns, and their weights."""
+    (left, right), (a, b) = columns
+    across = image.take(left, 1) * a[:, None]
+    across += image.take(right, 1) * b[:, None]
+    across >>= 4
+    (upper, lower), (a, b) = rows
+    pixels, below = across.take(upper, 0), across.take(lower, 0)
+    pixels *= a[:, None, None]
     below *= b[:, None, None]
-    rows >>= 16
+    pixels >>= 16
     below >>= 16
-    rows += below
-    rows += 2
-    rows >>= 2
-    return rows.astype(np.uint8)
+    pixels += below
+    pixels += 2
+    pixels >>= 2
+    return pixels.astype(np.uint8)
 
 
 def neighbours(source: int, target: int, horizontal: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -11,11 +11,18 @@ Writes DIR/vis/NAME, the image with the prediction drawn in (NAME.png where its 
 colours), and DIR/predictions.json: for a detector a list in COCO's result format, with file and
 class names besides; for a segmentor the class names and the files DIR/pred/NAME.png, in which a
 pixel's value is the index of its class; for a classifier the five likeliest classes of every image.
+
+  convmlp predict fpn_convmlp_s_coins epoch_80.pth slide.tif --tile auto --out-dir out
+
+predicts an image of any size tile by tile, with the result of the whole one: DIR/pred/NAME.tif, or
+DIR/geojson/NAME.geojson and DIR/predictions.json. Interrupted, the same command goes on.
 """
 
 import json
+import math
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +37,11 @@ from ..checks.problem import first_of
 from ..cpu import fit_model_to_cpu, keep_freed_memory
 from ..errors import UserError
 from ..files import whole_file
-from ..inputs import IMAGES, Source, find, frames
+from ..inputs import IMAGES, Source, find, frames, pixels_in
 from ..pictures import picture_name
 from ..predictors import CheckpointPredictor, FilePredictor, Predictor, is_exported, own_loaders
+from ..tiling.job import TiledJob, predict_tiled
+from ..tiling.memory import measure, too_large
 from . import options
 from .models import building, checked_config
 
@@ -110,6 +119,26 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar='N',
         help='images that are computed together (default 1)',
     )
+    parser.add_argument(
+        '--tile',
+        metavar='SIZE',
+        help='predict in tiles of SIZE pixels, rounded up to what the network needs, or as '
+        'large as fits into memory (auto)',
+    )
+    parser.add_argument(
+        '--scale',
+        type=float,
+        metavar='X',
+        help='with --tile: enlarge images so many times (default: scale_factor of the test '
+        'pipeline, or 1)',
+    )
+    parser.add_argument(
+        '--halo',
+        type=int,
+        metavar='PIXELS',
+        help='with --tile: how far a tile reaches beyond what is taken of it (default: as far as '
+        'the network sees, which is exact)',
+    )
     options.add(
         parser,
         '--device',
@@ -125,6 +154,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def load(args: Namespace) -> tuple[Predictor, list[Source]]:
     """The predictor that is asked for, and the images' sources."""
     if is_exported(args.config):
+        if args.tile is not None:
+            raise UserError('--tile: not for exported files: give config and checkpoint')
         for name in ('fuse', 'backbone', 'cfg_options', 'device'):
             if getattr(args, name):
                 raise UserError(f'--{name.replace("_", "-")}: {args.config} is exported, as it is')
@@ -144,8 +175,9 @@ def load(args: Namespace) -> tuple[Predictor, list[Source]]:
         keep_freed_memory()
         fit_model_to_cpu(cfg.model)
     with building(cfg.filename):
+        fuse = args.fuse and args.tile is None  # else once it is known how far it sees
         return CheckpointPredictor(
-            cfg, args.checkpoint, device, args.trust, args.fuse, not args.no_check, precision
+            cfg, args.checkpoint, device, args.trust, fuse, not args.no_check, precision
         ), sources
 
 
@@ -154,8 +186,11 @@ def batches(
 ) -> Iterator[list[Frame]]:
     """Lists of (name, file, image), as many as ``size``; what cannot be read is noted."""
     batch: list[Frame] = []
+    need = cache(lambda: measure(lambda *shape: trial(predictor, shape)))
     for source in track(sources, 'Predicting'):
         try:
+            if told := too_large(size * pixels_in(source.path), need):
+                raise ValueError(f'{told}: --tile auto' + ', or a smaller --batch' * (size > 1))
             for name, image in frames(source, predictor.read, not predictor.own_files):
                 batch.append((name, source.path, image))
                 if len(batch) == size:
@@ -167,9 +202,16 @@ def batches(
         yield batch
 
 
+def trial(predictor: Predictor, shape: tuple[int, ...]) -> None:
+    """What is done with an image, with one of that height and width."""
+    image = np.zeros((*shape, predictor.channels), np.uint8)
+    predictor.picture(image, predictor([image])[0], 0.3)
+
+
 def run(args: Namespace) -> None:
     if args.batch < 1:
         raise UserError(f'--batch {args.batch}: expected 1 or more')
+    check_tiles(args)
     predictor, sources = load(args)
     image_ids: dict[Path, int] = {}
     category_ids = predictor.meta.get('category_ids') or range(1, len(predictor.classes) + 1)
@@ -179,6 +221,11 @@ def run(args: Namespace) -> None:
         )
     out_dir, results, undrawn, number = Path(args.out_dir), [], [], 0
     left_out: list[str] = []
+    if args.tile is not None:
+        assert isinstance(predictor, CheckpointPredictor)
+        job = TiledJob(predictor, out_dir, args.tile, args.scale, args.halo, args.fuse)
+        left_out = predict_tiled(job, sources, category_ids, image_ids if args.ann_file else None)
+        return tell(left_out)
     for batch in batches(predictor, sources, args.batch, left_out):
         if args.ann_file:
             left_out += [
@@ -217,8 +264,26 @@ def run(args: Namespace) -> None:
     print(f'{number} images: {out_dir / "vis"}, {path}')
     if undrawn:
         print(f'warning: {len(undrawn)} pictures could not be drawn: {first_of(undrawn)}')
+    tell(left_out)
+
+
+def tell(left_out: Sequence[str]) -> None:
     if left_out:
         raise UserError(f'left out {len(left_out)} files: {"; ".join(left_out[:3])}')
+
+
+def check_tiles(args: Namespace) -> None:
+    """Raise where the options of tiles are no such."""
+    if args.tile is None:
+        for name in ('scale', 'halo'):
+            if getattr(args, name) is not None:
+                raise UserError(f'--{name} {getattr(args, name)}: only with --tile')
+    elif args.tile != 'auto' and not (args.tile.isdigit() and int(args.tile)):
+        raise UserError(f'--tile {args.tile}: expected a number of pixels, or auto')
+    if args.scale is not None and not 0 < args.scale < math.inf:
+        raise UserError(f'--scale {args.scale}: expected a number above 0')
+    if args.halo is not None and args.halo < 0:
+        raise UserError(f'--halo {args.halo}: expected 0 or more pixels')
 
 
 def predicted(

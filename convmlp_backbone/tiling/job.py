@@ -1,0 +1,361 @@
+"""Images of any size, tile by tile, to files; interrupted, the same again goes on."""
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from ..errors import UserError
+from ..files import held, whole_file
+from ..fused import fuse_model
+from ..inputs import Source, frames, pixels_in
+from ..runtime import new_size
+from ..version import __version__
+from .grid import Box, Tile, tiles, up
+from .memory import Need, available, gib, measure, too_large
+from .networks import TiledSegmentor, merged, part, tiled
+from .reading import Pixels, TiffPixels
+from .resizing import Resized
+from .results import (
+    coco_result,
+    feature,
+    feature_collection,
+    json_list,
+    mask_in_image,
+    polygons,
+    write_classes,
+)
+
+CORE = 4096  # pixels, the largest core that 'auto' takes of an image that does not fit
+DECODED = 7  # bytes of a pixel while Pillow decodes it and NumPy copies it
+
+
+class Done(NamedTuple):
+    """An image, all tiles of which are on the disk."""
+
+    name: str
+    path: Path
+    shape: tuple[int, int]
+    files: list[Path]
+    parts: list[Box]
+
+    def load(self, number: int) -> dict[str, np.ndarray]:
+        with np.load(self.files[number]) as found:
+            return dict(found)
+
+
+def scale_of(steps: Sequence[dict], scale: float | None) -> tuple[tuple[float, float], str]:
+    """Width and height of the image as the network sees it, in those of the image.
+
+    Args:
+        steps: Of the test pipeline.
+        scale: What the user asks for.
+
+    Returns:
+        And what to tell the user of it, or ''.
+
+    Raises:
+        UserError: The pipeline does what windows cannot have.
+    """
+    known: float | tuple | None = None
+    told = ''
+    for step in steps:
+        kind = step['type'].rpartition('.')[2]
+        if kind.startswith(('Load', 'Pack')):
+            continue
+        if kind != 'Resize' or step.get('backend', 'cv2') != 'cv2' or known is not None:
+            raise UserError(f'the test pipeline has {kind}: --tile can load, Resize once and pack')
+        if step.get('interpolation', 'bilinear') != 'bilinear':
+            raise UserError(f'Resize.interpolation={step["interpolation"]!r}: --tile can bilinear')
+        known = step.get('scale_factor') or 1.0
+        if step.get('scale') and scale is None:
+            told = (
+                f'The config resizes images to {step["scale"]}; --tile takes them as they are: '
+                'give --scale X if the network learned other sizes'
+            )
+    known = scale if scale is not None else known or 1.0
+    factors = (known, known) if isinstance(known, (int, float)) else tuple(known)
+    return factors, told
+
+
+def digest_of(model: Any, *words: object) -> str:
+    """A name for weights and words that no others have."""
+    found = hashlib.sha256(json.dumps([__version__, *map(repr, words)]).encode())
+    for name, value in model.state_dict().items():
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    return found.hexdigest()
+
+
+def images_of(source: Source, predictor: Any) -> Iterator[tuple[str, Any, str]]:
+    """Name, pixels and what identifies an image: of a TIFF by windows, else as a whole."""
+    if source.path.suffix.lower() in ('.tif', '.tiff') and not predictor.own_files:
+        try:
+            pixels = TiffPixels(source.path, predictor.read)
+            stat = source.path.stat()
+            yield source.name, pixels, f'{source.path.resolve()} {stat.st_size} {stat.st_mtime_ns}'
+            return
+        except (ImportError, UserError):
+            pass  # read as a whole
+    needed, room = pixels_in(source.path) * DECODED, available()
+    if needed > room:
+        raise ValueError(
+            f'would need {gib(needed)} of memory to be read, {gib(room)} are free: convert it to '
+            'an uncompressed or tiled TIFF of 8 bits'
+        )
+    for name, array in frames(source, predictor.read, not predictor.own_files):
+        content = hashlib.blake2b(array.tobytes()).hexdigest()
+        yield name, Pixels(array), f'{array.shape} {content}'
+
+
+class TiledJob:
+    """Predicts images tile by tile.
+
+    Args:
+        predictor: A :class:`~convmlp_backbone.predictors.CheckpointPredictor`.
+        out_dir: Folder of the results, and meanwhile of the tiles that are done.
+        size: Of a tile's core, in pixels of the image as the network sees it, or ``'auto'``: as
+            large as fits.
+        scale: Of the image as the network sees it; None: the config's, or 1.
+        halo: See :class:`~convmlp_backbone.tiling.networks.TiledNetwork`.
+        fuse: Fold what folds, once it is known how far the model sees.
+
+    Raises:
+        UserError: The model cannot be tiled, or the test pipeline cannot.
+    """
+
+    def __init__(
+        self,
+        predictor: Any,
+        out_dir: Path,
+        size: str,
+        scale: float | None = None,
+        halo: int | None = None,
+        fuse: bool = False,
+    ):
+        self.predictor, self.out_dir, self.size = predictor, out_dir, size
+        self.factors, told = scale_of(predictor.steps, scale)
+        words = predictor.model_cfg, predictor.steps, predictor.classes, fuse
+        self.digest = digest_of(predictor.model, *words)
+        self.network = tiled(predictor, halo)
+        if fuse:
+            fuse_model(predictor.model)
+        for line in [told, *self.network.warnings]:
+            if line:
+                print(line, flush=True)
+        self.device = str(next(predictor.model.parameters()).device)
+        self.need = cache(self.measured)
+
+    def measured(self) -> Need | None:
+        def run(height, width):
+            tile = Tile(0, *[Box(0, 0, height, width)] * 2)
+            noise = np.random.default_rng(0).integers(
+                0, 256, (height, width, self.predictor.channels), np.uint8
+            )
+            self.network.fit(height * width)
+            self.network(noise, tile, (height, width), (height, width))
+
+        return measure(run, self.device)
+
+    def core(self, shape: tuple[int, int]) -> int:
+        """The size of a core of an image of that shape.
+
+        Raises:
+            UserError: Memory is too little.
+        """
+        step, halo = self.network.step, self.network.halo
+        room = available(self.device)
+        if self.size == 'auto':
+            need = self.need()
+            if need is None or need.of(shape[0] * shape[1]) <= room:
+                return up(max(shape) if need else min(CORE, max(shape)), step)
+            side = math.isqrt(int(need.pixels(room)))
+            size = min(CORE, (side - 2 * halo) // step * step)
+            if size < step:
+                raise UserError(
+                    f'{gib(room)} of memory are free: too little for a tile with its halo of '
+                    f'{halo} pixels; --halo takes a smaller one'
+                )
+            return size
+        size = up(int(self.size), step)
+        window = math.prod(min(size + 2 * halo, side) for side in shape)
+        if told := too_large(window, self.need, self.device):
+            raise UserError(
+                f'--tile {self.size}: a tile with its halo of {halo} pixels {told}: a smaller one, '
+                'or --tile auto'
+            )
+        return size
+
+    def run(self, sources: Sequence[Source], left_out: list[str]) -> Iterator[Done]:
+        """Every image, once all of its tiles are done; what cannot be read is noted."""
+        for source in sources:
+            try:
+                for name, pixels, identity in images_of(source, self.predictor):
+                    yield self.image(name, source.path, pixels, identity)
+            except ValueError as error:
+                left_out.append(f'{source.path} {error}')
+
+    def image(self, name: str, path: Path, pixels: Any, identity: str) -> Done:
+        original = pixels.shape
+        shape = new_size(original[0], original[1], dict(factor=self.factors))
+        if min(shape) < 1:
+            raise ValueError(f'has no pixels at --scale {self.factors[0]}')
+        size = self.core(shape)
+        if shape != original:
+            if isinstance(pixels, Pixels) and pixels.array.dtype != np.uint8:
+                raise ValueError('is not of 8 bits: --tile cannot resize it, --scale 1 can be had')
+            pixels = Resized(pixels, shape)
+        grid = list(tiles(shape, size, self.network.halo, self.network.step))
+        window = max(math.prod(tile.window.shape) for tile in grid)
+        self.network.fit(window)
+        words = self.digest, identity, shape, size, self.network.halo
+        key = hashlib.sha256(repr(words).encode()).hexdigest()[:32]
+        folder = self.out_dir / '.tiles' / name
+        if folder.is_dir():
+            for other in folder.iterdir():
+                if other.name != key and other.is_dir():
+                    shutil.rmtree(other)  # of a model, an image or options that changed
+        files = [folder / key / f'{tile.number}.npz' for tile in grid]
+        left = [(tile, file) for tile, file in zip(grid, files, strict=True) if not file.exists()]
+        with progress(name, len(grid), len(grid) - len(left)) as advance:
+            for tile, file in left:
+                found = self.network(pixels.window(*tile.window), tile, shape, original)
+                with whole_file(file) as temporary:
+                    np.savez_compressed(temporary, **found)  # type: ignore[arg-type]
+                advance()
+        return Done(name, path, original, files, [part(t.core, shape, original) for t in grid])
+
+
+@contextmanager
+def progress(name: str, total: int, done: int) -> Iterator[Callable[[], None]]:
+    """A bar with the time that is left; interrupted, it is told that the tiles are kept."""
+    columns = (
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn('tiles'),
+        TimeElapsedColumn(),
+        TextColumn('left'),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as bar:
+        if done and done < total:
+            bar.print(f'{name}: going on behind {done} of {total} tiles', markup=False)
+        task = bar.add_task(name.replace('[', r'\['), total=total, completed=done)
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            bar.advance(task)
+
+        try:
+            yield advance
+        except KeyboardInterrupt:
+            raise UserError(
+                f'{name}: interrupted; {done} of {total} tiles are kept, the same command goes on'
+            ) from None
+
+
+def objects(
+    job: TiledJob, done: Done, category_ids: Sequence[int], image_id: int
+) -> Iterator[tuple[dict, dict]]:
+    """Every object of an image, in COCO's format and as GeoJSON, the best first."""
+    from pycocotools import mask as coco
+
+    found = [done.load(i) for i in range(len(done.files))]
+    result = merged(job.network, found)  # type: ignore[arg-type]
+    ends = [np.cumsum(each['lengths']) if 'lengths' in each else None for each in found]
+    classes = job.predictor.classes
+    columns = (result[name].tolist() for name in ('scores', 'labels', 'places'))
+    for box, score, label, (tile, row) in zip(result['boxes'], *columns, strict=True):
+        mask = rings = None
+        if ends[tile] is not None:
+            own = found[tile]
+            top, left, height, width = own['cutouts'][row].tolist()
+            end = int(ends[tile][row])
+            code = own['codes'][end - int(own['lengths'][row]) : end].tobytes()
+            pixels = coco.decode(dict(size=[height, width], counts=code))
+            mask, rings = mask_in_image(pixels, top, left, done.shape), polygons(pixels, top, left)
+        yield (
+            coco_result(box, score, category_ids[label], classes[label], done.name, image_id, mask),
+            feature(box, score, classes[label], rings),
+        )
+
+
+def predict_tiled(
+    job: TiledJob,
+    sources: Sequence[Source],
+    category_ids: Sequence[int],
+    image_ids: dict[Path, int] | None,
+) -> list[str]:
+    """Predict, and write the results.
+
+    Args:
+        image_ids: None: images are counted from 1.
+
+    Returns:
+        What was left out, and why.
+
+    Raises:
+        UserError: Another process writes to the folder; interrupted.
+    """
+    out_dir = job.out_dir
+    left_out: list[str] = []
+    kept = out_dir / '.tiles'
+    with held(kept / 'lock') as mine:
+        if not mine:
+            raise UserError(f'{out_dir}: another process predicts into it: take another --out-dir')
+
+        def images() -> Iterator[tuple[int, Done]]:
+            for number, done in enumerate(job.run(sources, left_out), 1):
+                if image_ids is not None and done.path not in image_ids:
+                    left_out.append(f'{done.name} has no id in the annotation file')
+                else:
+                    yield number if image_ids is None else image_ids[done.path], done
+
+        path = out_dir / 'predictions.json'
+        if isinstance(job.network, TiledSegmentor):
+            maps = []
+            for _, done in images():
+                file = Path('pred', done.name).with_suffix('.tif')
+                write_classes(
+                    out_dir / file,
+                    done.shape,
+                    done.parts,
+                    lambda i, done=done: done.load(i)['classes'],  # type: ignore[misc]
+                    job.predictor.meta.get('palette'),
+                )
+                maps.append(dict(file_name=done.name, segmentation=str(file)))
+            with whole_file(path) as temporary:
+                temporary.write_text(
+                    json.dumps(dict(classes=list(job.predictor.classes), images=maps))
+                )
+            print(f'{len(maps)} images: {out_dir / "pred"}, {path}')
+        else:
+            count = 0
+            with json_list(path) as add_result:
+                for number, done in images():
+                    file = (out_dir / 'geojson' / done.name).with_suffix('.geojson')
+                    with feature_collection(file) as add_feature:
+                        for result, found in objects(job, done, category_ids, number):
+                            add_result(result)
+                            add_feature(found)
+                            count += 1
+            print(f'{count} objects: {out_dir / "geojson"}, {path}')
+        shutil.rmtree(kept, ignore_errors=True)
+    return left_out
