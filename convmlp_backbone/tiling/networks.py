@@ -269,7 +269,7 @@ class TiledDetector(TiledNetwork):
         """
         from pycocotools import mask as coco
 
-        if masks.ndim != 3 or masks.shape[1:] == tuple(original):
+        if len(masks) and masks.shape[1:] == tuple(original):
             raise UserError(f'{type(self.model).__name__}: its masks are not of boxes: not tiled')
         cutouts, codes = [], []
         for mask, box in zip(masks, boxes, strict=True):
@@ -278,7 +278,7 @@ class TiledDetector(TiledNetwork):
             codes.append(coco.encode(np.asfortranarray(pixels, np.uint8))['counts'])
         return dict(
             cutouts=np.array(cutouts, np.int64).reshape(-1, 4),
-            codes=np.frombuffer(b''.join(codes), np.uint8),
+            codes=np.array(bytearray(b''.join(codes)), np.uint8),
             lengths=np.array([len(code) for code in codes], np.int64),
         )
 

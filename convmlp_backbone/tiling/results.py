@@ -154,7 +154,9 @@ def mask_in_image(
     start = start[np.append(True, apart)[: len(start)]]
     end = end[np.append(apart, True)[: len(end)]]
     places = np.concatenate([[0], np.stack([start, end], 1).flatten(), [shape[0] * shape[1]]])
-    code = coco.frPyObjects(dict(size=list(shape), counts=np.diff(places).tolist()), *shape)
+    counts = np.diff(places).tolist()
+    counts = counts if counts[-1] else counts[:-1]
+    code = coco.frPyObjects(dict(size=list(shape), counts=counts), *shape)
     return dict(size=list(shape), counts=code['counts'].decode())
 
 
