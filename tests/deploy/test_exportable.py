@@ -68,7 +68,13 @@ def photos(number=4):
         ('segmentor', dict(decode_head=dict(align_corners=True))),
         ('segmentor', dict(data_preprocessor=dict(bgr_to_rgb=False))),
         ('classifier', {}),
-        ('classifier', dict(head=dict(type='MultiLabelLinearClsHead'))),
+        (
+            'classifier',
+            dict(
+                neck=dict(type='GlobalAveragePooling'),
+                head=dict(type='MultiLabelLinearClsHead'),
+            ),
+        ),
         ('classifier', dict(neck=None, head=dict(type='CSRAClsHead', num_heads=1, lam=0.1))),
     ],
 )
