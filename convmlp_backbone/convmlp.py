@@ -63,14 +63,14 @@ class ConvMLP(Network, BaseModule):
         init_cfg: dict | None = None,
     ):
         holds = isinstance(in_channels, int) and in_channels > 0
-        expect(holds, 'a positive integer', in_channels=in_channels)
-        expect(0 <= drop_path_rate < 1, '0 <= rate < 1', drop_path_rate=drop_path_rate)
+        expect(holds, 'in_channels', in_channels, 'a positive integer')
+        expect(0 <= drop_path_rate < 1, 'drop_path_rate', drop_path_rate, '0 <= rate < 1')
         holds = frozen_stages in range(-1, 4)
-        expect(holds, '-1 (none), 0, 1, 2 or 3', frozen_stages=frozen_stages)
+        expect(holds, 'frozen_stages', frozen_stages, '-1 (none), 0, 1, 2 or 3')
         levels = out_indices if isinstance(out_indices, (tuple, list)) else ()
         holds = 0 < len(levels) == sum(level in levels for level in range(4))
         expected = 'a tuple of one or more of 0, 1, 2, 3, each at most once'
-        expect(holds, expected, out_indices=out_indices)
+        expect(holds, 'out_indices', out_indices, expected)
         super().__init__(
             arch, in_channels, drop_path_rate, partial(norm_layer, norm_cfg), max(out_indices)
         )
