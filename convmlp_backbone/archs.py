@@ -33,6 +33,11 @@ def expect(holds: bool, name: str, value: object, expected: str) -> None:
         raise ValueError(f'{name}={value!r}: expected {expected}')
 
 
+def is_whole(value: object, least: int) -> bool:
+    """Whether that is a whole number from ``least`` on; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 def resolve_arch(arch: str | dict) -> dict[str, Any]:
     """The whole dict that ``arch``, a size or a dict, stands for; ValueError if it is neither."""
     if isinstance(arch, str) and arch in ARCHS:
@@ -44,11 +49,11 @@ def resolve_arch(arch: str | dict) -> dict[str, Any]:
     assert isinstance(arch, dict)
     for key, least in dict(dims=1, mlp_blocks=0).items():
         numbers = arch[key] if isinstance(arch[key], (tuple, list)) else ()
-        whole = [isinstance(number, int) and number >= least for number in numbers] == [True] * 3
+        whole = [is_whole(number, least) for number in numbers] == [True] * 3
         expected = f'three whole numbers from {least} on, one for every Conv-MLP stage'
         expect(whole, f'arch[{key!r}]', arch[key], expected)
     for key, least in dict(channels=2, conv_blocks=0).items():
-        whole = isinstance(arch[key], int) and arch[key] >= least
+        whole = is_whole(arch[key], least)
         expect(whole, f'arch[{key!r}]', arch[key], f'a whole number from {least} on')
     ratio = arch['mlp_ratio']
     wide = isinstance(ratio, (int, float)) and 1 <= ratio * min(arch['dims']) < math.inf

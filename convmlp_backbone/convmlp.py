@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import memory_format, recompute
-from .archs import expect
+from .archs import expect, is_whole
 from .checkpoints import load_backbone
 from .initialisation import init_parameters
 from .network import Network
@@ -62,10 +62,10 @@ class ConvMLP(Network, BaseModule):
         with_cp: bool = False,
         init_cfg: dict | None = None,
     ):
-        holds = isinstance(in_channels, int) and in_channels > 0
-        expect(holds, 'in_channels', in_channels, 'a positive integer')
-        expect(0 <= drop_path_rate < 1, 'drop_path_rate', drop_path_rate, '0 <= rate < 1')
-        holds = frozen_stages in range(-1, 4)
+        expect(is_whole(in_channels, 1), 'in_channels', in_channels, 'a positive integer')
+        holds = isinstance(drop_path_rate, (int, float)) and 0 <= drop_path_rate < 1
+        expect(holds, 'drop_path_rate', drop_path_rate, '0 <= rate < 1')
+        holds = is_whole(frozen_stages, -1) and frozen_stages < 4
         expect(holds, 'frozen_stages', frozen_stages, '-1 (none), 0, 1, 2 or 3')
         levels = out_indices if isinstance(out_indices, (tuple, list)) else ()
         holds = 0 < len(levels) == sum(level in levels for level in range(4))
