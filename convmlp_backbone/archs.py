@@ -27,11 +27,15 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 NAMES = [name for size in ARCHS for name in (size, *(f'{size}-{part}' for part in ABLATIONS))]
 
 
-def expect(holds: bool, expected: str, **argument: Any) -> None:
-    """ValueError that names the argument, its value and what is expected, unless that holds."""
-    for name, value in argument.items():
-        if not holds:
-            raise ValueError(f'{name}={value!r}: expected {expected}')
+def expect(holds: bool, name: str, value: object, expected: str) -> None:
+    """ValueError that names an argument, its value and what is expected, unless that holds."""
+    if not holds:
+        raise ValueError(f'{name}={value!r}: expected {expected}')
+
+
+def is_whole(value: object, least: int) -> bool:
+    """Whether that is a whole number from ``least`` on; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def resolve_arch(arch: str | dict) -> dict[str, Any]:
@@ -41,17 +45,17 @@ def resolve_arch(arch: str | dict) -> dict[str, Any]:
     required = set(ARCHS['s'])
     whole = isinstance(arch, dict) and required <= set(arch) <= required | set(ABLATION)
     keys = f'a dict with the keys of size s, {ARCHS["s"]}, and optionally {list(ABLATION)}'
-    expect(whole, f'one of {list(ARCHS)} or {keys}', arch=arch)
+    expect(whole, 'arch', arch, f'one of {list(ARCHS)} or {keys}')
     assert isinstance(arch, dict)
     for key, least in dict(dims=1, mlp_blocks=0).items():
         numbers = arch[key] if isinstance(arch[key], (tuple, list)) else ()
-        whole = [isinstance(number, int) and number >= least for number in numbers] == [True] * 3
+        whole = [is_whole(number, least) for number in numbers] == [True] * 3
         expected = f'three whole numbers from {least} on, one for every Conv-MLP stage'
-        expect(whole, expected, **{f'arch[{key!r}]': arch[key]})
+        expect(whole, f'arch[{key!r}]', arch[key], expected)
     for key, least in dict(channels=2, conv_blocks=0).items():
-        whole = isinstance(arch[key], int) and arch[key] >= least
-        expect(whole, f'a whole number from {least} on', **{f'arch[{key!r}]': arch[key]})
+        whole = is_whole(arch[key], least)
+        expect(whole, f'arch[{key!r}]', arch[key], f'a whole number from {least} on')
     ratio = arch['mlp_ratio']
     wide = isinstance(ratio, (int, float)) and 1 <= ratio * min(arch['dims']) < math.inf
-    expect(wide, 'a number above 0', **{"arch['mlp_ratio']": ratio})
+    expect(wide, "arch['mlp_ratio']", ratio, 'a number above 0')
     return {**ABLATION, **arch}

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import memory_format, recompute
-from .archs import expect
+from .archs import expect, is_whole
 from .checkpoints import load_backbone
 from .initialisation import init_parameters
 from .network import Network
@@ -62,15 +62,15 @@ class ConvMLP(Network, BaseModule):
         with_cp: bool = False,
         init_cfg: dict | None = None,
     ):
-        holds = isinstance(in_channels, int) and in_channels > 0
-        expect(holds, 'a positive integer', in_channels=in_channels)
-        expect(0 <= drop_path_rate < 1, '0 <= rate < 1', drop_path_rate=drop_path_rate)
-        holds = frozen_stages in range(-1, 4)
-        expect(holds, '-1 (none), 0, 1, 2 or 3', frozen_stages=frozen_stages)
+        expect(is_whole(in_channels, 1), 'in_channels', in_channels, 'a positive integer')
+        holds = isinstance(drop_path_rate, (int, float)) and 0 <= drop_path_rate < 1
+        expect(holds, 'drop_path_rate', drop_path_rate, '0 <= rate < 1')
+        holds = is_whole(frozen_stages, -1) and frozen_stages < 4
+        expect(holds, 'frozen_stages', frozen_stages, '-1 (none), 0, 1, 2 or 3')
         levels = out_indices if isinstance(out_indices, (tuple, list)) else ()
         holds = 0 < len(levels) == sum(level in levels for level in range(4))
         expected = 'a tuple of one or more of 0, 1, 2, 3, each at most once'
-        expect(holds, expected, out_indices=out_indices)
+        expect(holds, 'out_indices', out_indices, expected)
         super().__init__(
             arch, in_channels, drop_path_rate, partial(norm_layer, norm_cfg), max(out_indices)
         )

@@ -112,6 +112,8 @@ CONFIGS = dict(
     argument_of_another_backbone=({'model.backbone.depth': 50}, 'no such argument'),
     unknown_arch=({'model.backbone.arch': 'xl'}, "arch='xl': expected one of ['s', 'm', 'l']"),
     arch_number=({'model.backbone.arch': 50}, 'arch=50: expected'),
+    means_of_other_channels=({'model.data_preprocessor.mean': [1.0, 2.0]}, '2 values'),
+    channels_without_means=({'model.backbone.in_channels': 1}, 'mean=[123.675'),
     no_levels=({'model.backbone.out_indices': ()}, 'out_indices=(): expected'),
     level_too_high=({'model.backbone.out_indices': (1, 2, 4)}, 'out_indices=(1, 2, 4)'),
     levels_twice=({'model.backbone.out_indices': (1, 1)}, 'at most once'),

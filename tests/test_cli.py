@@ -68,6 +68,7 @@ def test_an_option_is_described_once(name):
         (['trian', 'x'], 2, 'invalid choice'),
         (['plot', '--nope'], 2, 'required'),
         (['plot', 'nowhere'], 'error: nowhere has no log', ''),
+        (['check_dataset', 'x.py', '--processes', '0'], 'error: --processes 0: expected 1', ''),
     ],
 )
 def test_status_0_only_for_success(argv, status, words, capsys):

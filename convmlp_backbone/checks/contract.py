@@ -136,13 +136,13 @@ class Contract:
                         evaluator['ann_file'] = annotation_path(leaf)
                     else:
                         self._check_evaluator_file(name, evaluator, images, old)
-
-            self.check_learned()
+        self.check_learned()
 
     def check_learned(self) -> None:
         """Classes that the config names itself have objects in the training set."""
         seen = set().union(*self.learned.values())
-        if self.learned and seen and (absent := [n for n in self.names or () if n not in seen]):
+        absent = [name for name in self.names or () if name not in seen]
+        if seen and absent:
             self.problems.append(
                 warning(
                     ', '.join(self.learned),
@@ -150,7 +150,6 @@ class Contract:
                     'of the scores; leave it out of metainfo.classes, or label some',
                 )
             )
-        self.learned = {}
 
     @collector_paused()
     def _check_coco_file(self, split: str, path: str, leaf: dict, kind: type) -> dict | None:

@@ -37,6 +37,15 @@ def check_model(cfg: Config, fail: Callable[[str], NoReturn]) -> None:
             channels = ConvMLP(**{**backbone, 'init_cfg': None}).out_channels
     except (TypeError, ValueError) as error:
         fail(f'model.backbone: {error}')
+    number = backbone.get('in_channels', 3)
+    for path, part in walk(dict(model=model, data_preprocessor=cfg.get('data_preprocessor') or {})):
+        for name in ('mean', 'std') if path.endswith('data_preprocessor') else ():
+            values = part.get(name)
+            if isinstance(values, (list, tuple)) and len(values) not in (1, number):
+                fail(
+                    f'{path}.{name}={list(values)}: {len(values)} values, and '
+                    f'model.backbone.in_channels={number}: write one for each channel'
+                )
     necks = model.get('neck') or {}
     neck = necks[0] if isinstance(necks, (list, tuple)) else necks
     wanted = neck.get('in_channels')

@@ -8,6 +8,7 @@ The same command again goes on with what was interrupted.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -85,7 +86,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     enable_safe_loading(args.trust)
-    if args.minutes <= 0:
+    if not 0 < args.minutes < math.inf:
         raise UserError(f'--minutes {args.minutes:g}: expected more than 0')
     folder = args.folder.resolve()
     work_dir = Path(args.work_dir or Path('work_dirs', folder.name))

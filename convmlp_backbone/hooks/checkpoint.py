@@ -120,7 +120,6 @@ class AtomicCheckpointHook(CheckpointHook):
         self.written: set[str] = set()
         self.outdated: list[str] = []
         self.read_back = False
-        self.pid = os.getpid()
         self.previous_handler: Any = signal.SIG_DFL
         self.ended: threading.Event | None = None  # while a training lasts
 
@@ -136,7 +135,7 @@ class AtomicCheckpointHook(CheckpointHook):
     @contextmanager
     def _guard(self, runner):
         """The lock on the work dir, and SIGTERM's handler."""
-        self.terminated, self.pid, self.ended = False, os.getpid(), threading.Event()
+        self.terminated, self.ended = False, threading.Event()
         # Elsewhere than in the main thread Python takes no handlers.
         handled = threading.current_thread() is threading.main_thread()
         if is_main_process():
@@ -173,7 +172,7 @@ class AtomicCheckpointHook(CheckpointHook):
         """End a training whose data, or whose other processes, do not come."""
         while not ended.wait(min(1, self.grace)):
             if time.monotonic() - self.alive > self.grace:
-                os.kill(self.pid, signal.SIGTERM)  # wakes the main thread
+                os.kill(os.getpid(), signal.SIGTERM)  # wakes the main thread
                 if not ended.wait(10):  # it does not come back from C
                     self._end_workers()
                     os._exit(128 + signal.SIGTERM)
@@ -295,8 +294,9 @@ class AtomicCheckpointHook(CheckpointHook):
         self.saved = meta['iter'], path
         self.written.add(path)
         if is_main_process():
-            self._read_back(runner, path)
             AtomicBackend().put_text(path, os.path.join(runner.work_dir, 'last_checkpoint'))
+            if not (self.read_back or self.terminated):  # then there is no time for it
+                self._read_back(runner, path)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Leave out functions of schedulers: they are the config's, and no file may hold code."""
@@ -309,12 +309,11 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def _read_back(self, runner, path):
         """Tell, at the first checkpoint, whether it can be resumed from; not after days."""
-        if not self.read_back:
-            self.read_back = True
-            try:
-                load(path)
-            except CheckpointError as error:
-                runner.logger.warning(f'This training cannot be resumed as it is: {error}')
+        self.read_back = True
+        try:
+            load(path)
+        except CheckpointError as error:
+            runner.logger.warning(f'This training cannot be resumed as it is: {error}')
 
     def _save_checkpoint_with_step(self, runner, step, meta):
         # Where this training went on from it, or had to stop and was not stopped.

@@ -234,6 +234,7 @@ def test_spoiled_data_are_refused(known_cost, call_tool, tmp_path, capsys):
     [
         (['nowhere'], 'no folder'),
         (['pictures', '--minutes', '0'], '--minutes 0: expected more'),
+        (['pictures', '--minutes', 'nan'], '--minutes nan: expected more'),
         (['pictures', '--weights', 'no.pth'], 'no such checkpoint file: no.pth'),
         (['pictures', '--task', 'classes'], 'no labels for --task classes'),
         (['pictures', '--classes', 'cat'], '--classes cat: the folder has square, disc'),
