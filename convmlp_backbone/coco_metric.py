@@ -8,7 +8,6 @@ from mmengine.registry import METRICS
 from .checks.datasets import scope_of
 from .config import walk
 from .errors import UserError
-from .processes import is_first_process
 
 FASTER = 'FasterCocoMetric'  # of the OneDL fork; MMDetection's own has none
 
@@ -34,11 +33,9 @@ def choose_coco_metric(cfg: Config) -> None:
             f'{FASTER} needs the OneDL fork of MMDetection and pip install faster-coco-eval; '
             'without: --cfg-options val_evaluator.type=CocoMetric test_evaluator.type=CocoMetric'
         )
-    if there and any(part['type'] != FASTER for part in asked):
+    if there:
         for part in asked:
             part['type'] = FASTER
-        if is_first_process():
-            print(f'COCO metrics: {FASTER}, by faster-coco-eval', flush=True)
 
 
 def known(cfg: Config) -> bool:
