@@ -245,9 +245,15 @@ default_cfgs = models.generate_default_cfgs(
 )
 
 
+# As the authors' YAML files call them.
+AUTHORS_NAMES = {f'convmlp_{size}_classification': f'convmlp_{size}' for size in 'sml'}
+
+
 def _create(name, pretrained, pretrained_cfg=None, pretrained_cfg_overlay=None, **kwargs):
     overlay = dict(pretrained_cfg_overlay or {})
     cfg = models.resolve_pretrained_cfg(name, pretrained_cfg, overlay)
+    if cfg.architecture in AUTHORS_NAMES:  # timm 1.0.31's scripts look by these, and find nothing
+        pretrained_cfg, cfg = None, models.resolve_pretrained_cfg(name, None, overlay)
     # Read here: an old timm would run what it does not know, and none looks into
     # CONVMLP_CHECKPOINTS.
     source = str(cfg.file or cfg.url or '')
@@ -297,7 +303,4 @@ def convmlp_l(pretrained: bool = False, progress: bool = True, **kwargs: Any) ->
     return _create('convmlp_l', pretrained, **{'arch': 'l', **kwargs})
 
 
-# As the authors' YAML files call them.
-models.register_model_deprecations(
-    __name__, {f'{name}_classification': name for name in ('convmlp_s', 'convmlp_m', 'convmlp_l')}
-)
+models.register_model_deprecations(__name__, AUTHORS_NAMES)
