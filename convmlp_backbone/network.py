@@ -8,7 +8,6 @@ checkpoints (https://github.com/SHI-Labs/Convolutional-MLPs). Needs PyTorch alon
 from collections import OrderedDict
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from .archs import resolve_arch
@@ -122,7 +121,7 @@ class ConvMLPStage(nn.Module):
     ):
         super().__init__()
         # The drop path rises from 0 to its rate within every stage, as in the authors' code.
-        rates = torch.linspace(0, drop_path, num_blocks, device='cpu').tolist()
+        rates = [drop_path * i / max(1, num_blocks - 1) for i in range(num_blocks)]
         kind = parts['mlp_ratio'], parts['depthwise']
         self.blocks = nn.Sequential(*(ConvMLPBlock(dim, *kind, rate) for rate in rates))
         self.downsample_mlp = nn.Sequential()

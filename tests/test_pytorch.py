@@ -182,6 +182,16 @@ def test_meta_device():
     model(images())
 
 
+def test_fake_tensors():
+    """Built and trained without memory and values, as planners of memory and of parallelism do."""
+    from torch._subclasses import FakeTensorMode
+
+    with FakeTensorMode():
+        model = make(drop_path_rate=0.1)
+        loss(model(torch.randn(2, 3, 48, 48))).backward()
+        assert all(p.grad is not None for p in model.parameters())
+
+
 def test_init_weights_leaves_values_that_are_there():
     model = make()
     for p in model.parameters():
