@@ -1,6 +1,7 @@
 """The toolboxes' own tools and inferencers work on our configs and data as they are."""
 
 import importlib
+import inspect
 import json
 import runpy
 import sys
@@ -12,6 +13,7 @@ import torch
 from conftest import ROOT
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from PIL import Image
 from tiny_models import tiny_config
 
 from convmlp_backbone.commands.models import build_from_config
@@ -42,6 +44,27 @@ def made(tmp_path_factory, coins):
         meta = dict(dataset_meta=dict(classes=classes, palette=[[0, 114, 178]] * len(classes)))
         torch.save(dict(state_dict=model.state_dict(), meta=meta), folder / f'{kind}.pth')
     return folder
+
+
+@pytest.fixture(scope='module')
+def classifier(made):
+    """A small classifier of MMPretrain in the same folder, and photos of three classes."""
+    pytest.importorskip('mmpretrain')
+    random = np.random.default_rng(0)
+    for split in ('train', 'val'):
+        for name in 'abc':
+            (made / 'photos' / split / name).mkdir(parents=True)
+            for i in range(2):
+                pixels = random.integers(0, 256, (70, 80, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(made / 'photos' / split / name / f'{name}{i}.png')
+    cfg = tiny_config('classifier', ROOT, tuple('abc'))
+    for split in ('train', 'val', 'test'):
+        cfg[f'{split}_dataloader'].update(CHANGES)
+        cfg[f'{split}_dataloader'].dataset.data_root = 'photos'
+    cfg.dump(made / 'classifier.py')
+    torch.manual_seed(0)
+    torch.save(dict(state_dict=build_from_config(cfg).state_dict()), made / 'classifier.pth')
+    return made / 'photos/val/a/a0.png'
 
 
 @pytest.fixture
@@ -114,6 +137,53 @@ def test_errors_of_the_coins_are_analysed(tool):
     ann = 'data/coins/annotations/instances_val.json'
     tool('mmdet', ANALYSIS + 'coco_error_analysis.py', 'found.json', 'errors', '--ann', ann)
     assert list(Path('errors').rglob('*.png'))
+
+
+def test_tools_of_classification(classifier, tool, monkeypatch):
+    from matplotlib import _tight_bbox
+
+    config, file = 'classifier.py', 'classifier.pth'
+    if 'renderer' in inspect.signature(adjust := _tight_bbox.adjust_bbox).parameters:
+        # MMPretrain calls it as before matplotlib 3.11, see docs/faq.md.
+        monkeypatch.setattr(
+            _tight_bbox, 'adjust_bbox', lambda fig, box: adjust(fig, box, fig._get_renderer())
+        )
+    tool('mmpretrain', 'tools/test.py', config, file, '--out', 'found.pkl')
+    metric = ['--metric', 'type=Accuracy', 'topk=1,2']
+    tool('mmpretrain', ANALYSIS + 'eval_metric.py', 'found.pkl', *metric)
+    tool('mmpretrain', ANALYSIS + 'analyze_results.py', config, 'found.pkl', '--out-dir', 'judged')
+    for result in ('found.pkl', file):
+        show = ['--show-path', f'matrix_of_{result}.png']
+        tool('mmpretrain', ANALYSIS + 'confusion_matrix.py', config, result, *show)
+        assert Path(show[1]).exists()
+    assert list(Path('judged').rglob('*.png'))
+    tool('mmpretrain', ANALYSIS + 'get_flops.py', config, '--shape', 64, 96)
+    pictures = 'tools/visualization/'
+    tool('mmpretrain', pictures + 'browse_dataset.py', config, '--not-show', '--output-dir', 'seen')
+    assert list(Path('seen').iterdir())
+    curve = ['--not-show', '--save-path', 'rates.png', '--dataset-size', 32]
+    tool('mmpretrain', pictures + 'vis_scheduler.py', config, *curve)
+    assert Path('rates.png').exists()
+
+
+@pytest.mark.parametrize('package', ['mmpretrain', 'mmseg'])
+def test_class_activation_maps(package, tool, made, request):
+    cam = pytest.importorskip('pytorch_grad_cam')
+    if package == 'mmpretrain':
+        photo = request.getfixturevalue('classifier')
+        layer = ['--target-layers', 'backbone.stages.2', '--save-path', 'cam.png']
+        name = 'tools/visualization/vis_cam.py'
+        tool('mmpretrain', name, photo, 'classifier.py', 'classifier.pth', *layer)
+    elif 'use_cuda' in inspect.signature(cam.GradCAM).parameters:
+        photo = next(Path('data/coins').rglob('*.png'))
+        layer = ['--target-layers', 'backbone.stages[2]', '--cam-file', 'cam.png']
+        few = ['--category-index', 1, '--device', 'cpu']
+        name = ANALYSIS + 'visualization_cam.py'
+        tool('mmseg', name, photo, 'segmentor.py', 'segmentor.pth', *layer, *few)
+    else:
+        pytest.skip('MMSegmentation needs grad-cam < 1.5')
+    assert Path('cam.png').exists()
+    Path('cam.png').unlink()
 
 
 @pytest.mark.parametrize('package, kind', [('mmdet', 'retinanet'), ('mmseg', 'segmentor')])
