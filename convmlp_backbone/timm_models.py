@@ -246,7 +246,9 @@ default_cfgs = models.generate_default_cfgs(
 
 
 # As the authors' YAML files call them.
-AUTHORS_NAMES = {f'convmlp_{size}_classification': f'convmlp_{size}' for size in 'sml'}
+AUTHORS_NAMES: dict[str, str | None] = {
+    f'convmlp_{size}_classification': f'convmlp_{size}' for size in 'sml'
+}
 
 
 def _create(name, pretrained, pretrained_cfg=None, pretrained_cfg_overlay=None, **kwargs):

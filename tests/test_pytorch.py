@@ -137,6 +137,14 @@ def test_trace(again):
     assert_close(torch.jit.load(program)(x), model(x))
 
 
+@pytest.mark.parametrize('gradients', [False, True])
+@pytest.mark.parametrize('portable', [False, True])
+def test_trace_of_a_fused_model(portable, gradients):
+    model, x = make().eval().fuse(portable), images()
+    with torch.set_grad_enabled(gradients):
+        assert_close(torch.jit.trace(model, x)(x), model(x), rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize('training', [False, True])
 @pytest.mark.parametrize('again', [KEPT, dict(with_cp=True, large=0)], ids=str)
 def test_fx(again, training):
