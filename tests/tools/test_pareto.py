@@ -4,6 +4,7 @@ import copy
 import json
 import re
 
+import numpy as np
 import pareto
 import pareto_page as page
 import pytest
@@ -11,6 +12,8 @@ import timm
 import yaml
 from conftest import ROOT
 from PIL import Image
+
+from convmlp_backbone.deploy.forms import Form, seconds_in_turns
 
 POINTS = {
     'ConvMLP-S': (20.0, 76.8),
@@ -60,6 +63,14 @@ def test_page_is_what_the_program_makes_of_the_raw_numbers():
     for by_precision in found['seconds'].values():
         for times in by_precision.values():
             assert set(times) == {row['name'] for row in rows}
+
+
+@pytest.mark.parametrize('warm, calls', [(False, 3), (True, 6)])
+def test_a_turn_is_one_call_or_a_second_one(warm, calls):
+    images = []
+    forms = [Form('one', images.append, None, 0)]
+    assert len(seconds_in_turns(forms, np.empty(0), 2, int, warm)['one']) == 2
+    assert len(images) == calls
 
 
 def test_measure_and_draw(tmp_path):

@@ -4,11 +4,13 @@ A figure is the median of its turns, its spread half the distance between the qu
 the median of the reference's time over its own in the same turn.
 """
 
+import itertools
 import statistics
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from convmlp_backbone.commands.plot import COLORS
 from convmlp_backbone.deploy.forms import ratio
@@ -119,26 +121,34 @@ def draw(found: dict, rows: list[dict], path: Path) -> None:
                 own = name.startswith(OURS)
                 axes.plot(*point, 'o', color=COLORS[0 if own else -1], ms=8 if own else 5)
             axes.set(xscale='log', title=f'{title}, {precision}', xlabel='ms')
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter('{x:g}')
+            axes.xaxis.set_minor_formatter('')
             axes.margins(x=0.12, y=0.06)
-            axes.grid(alpha=0.2, which='both')
-            drawn.append((axes, points))
+            axes.grid(alpha=0.3)
+            drawn.append((axes, points, front))
     figure.draw_without_rendering()  # which settles where points are
-    for axes, points in drawn:
-        label(axes, points)
+    for axes, points, front in drawn:
+        label(axes, points, front)
     figure.savefig(path, dpi=100)
 
 
-def label(axes: Axes, points: Points) -> None:
-    """Write every name near its point, where it covers least of other names and points."""
+def label(axes: Axes, points: Points, front: list[tuple[float, float]]) -> None:
+    """Write every name near its point, where it covers least of names, points and the front."""
     pixels = {name: axes.transData.transform(point) for name, point in points.items()}
-    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in pixels.values()]
+    corners = axes.transData.transform(front)
+    taken = [
+        *((x - 5, y - 5, x + 5, y + 5) for x, y in pixels.values()),
+        *((x, y - 1, far, y + 1) for (x, y), (far, _) in itertools.pairwise(corners)),
+        *((x - 1, low, x + 1, y) for (_, low), (x, y) in itertools.pairwise(corners)),
+    ]
+
+    def common(a, b):
+        sides = [min(a[i + 2], b[i + 2]) - max(a[i], b[i]) for i in (0, 1)]
+        return max(0, sides[0]) * max(0, sides[1])
 
     def covered(box):
-        return sum(
-            max(0, min(box[2], other[2]) - max(box[0], other[0]))
-            * max(0, min(box[3], other[3]) - max(box[1], other[1]))
-            for other in taken
-        )
+        return sum(common(box, other) for other in taken) - 9 * common(box, axes.bbox.extents)
 
     for name, (x, y) in sorted(pixels.items(), key=lambda item: not item[0].startswith(OURS)):
         own = name.startswith(OURS)
@@ -147,7 +157,7 @@ def label(axes: Axes, points: Points) -> None:
             name, points[name], (0, 0), textcoords='offset pixels', fontsize=8, va='center', **style
         )
         text.set_in_layout(False)
-        width, height = 6.8 * len(name), 11
+        width, height = (7.6 if own else 6.8) * len(name), 11
         boxes = [
             (left, middle - height / 2, left + width, middle + height / 2)
             for far in (0, 8, 16, 26, 38)
