@@ -90,3 +90,16 @@ def test_measure_and_draw(tmp_path):
     assert page.changes(found, found) == (0, 0) and page.changes(found, slower) == (0.5, 1)
     page.draw(found, rows, tmp_path / 'pareto.png')
     assert Image.open(tmp_path / 'pareto.png').width == 600
+
+
+def test_what_the_page_says_of_convmlp_holds():
+    """If this fails, the text above the tables is out of date."""
+    found, rows = json.loads((pareto.DOCS / 'pareto.json').read_text()), pareto.networks()
+    for title, by_precision in found['seconds'].items():
+        for times in by_precision.values():
+            points = page.points_of(times, rows)
+            ms = {name: time for name, (time, _) in points.items()}
+            assert all(page.ahead(f'ConvMLP-{size}', points) for size in 'SML')
+            assert 'ResNet-50' in page.ahead('ConvMLP-L', points)
+            if title.startswith('Levels'):
+                assert ms['ConvMLP-S'] < min(ms['ResNet-50'], ms['ConvNeXt-T'], ms['Swin-T'])

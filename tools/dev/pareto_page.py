@@ -87,7 +87,7 @@ def tables(found: dict, rows: list[dict]) -> str:
             for precision, own in points.items():
                 ms, spread, faster = measured[precision][name]
                 bold = '' if ahead(name, own) else '**'
-                cells += [f'{bold}{ms:.1f}{bold} ± {spread:.0%}', f'{faster:.2f}']
+                cells += [f'{bold}{ms:.{int(ms < 100)}f}{bold} ± {spread:.0%}', f'{faster:.2f}']
             text.append(f'| {" | ".join(cells)} |')
     return '\n'.join([*text, '', ''])
 
@@ -148,7 +148,8 @@ def label(axes: Axes, points: Points, front: list[tuple[float, float]]) -> None:
         return max(0, sides[0]) * max(0, sides[1])
 
     def covered(box):
-        return sum(common(box, other) for other in taken) - 9 * common(box, axes.bbox.extents)
+        inside = common(box, axes.bbox.extents)
+        return round(sum(common(box, other) for other in taken) - 9 * inside)
 
     for name, (x, y) in sorted(pixels.items(), key=lambda item: not item[0].startswith(OURS)):
         own = name.startswith(OURS)
