@@ -218,6 +218,7 @@ def main():
         require_nncf()
     if args.quick:
         folder = ROOT / 'work_dirs/pareto-quick'
+        shutil.rmtree(folder, ignore_errors=True)
         tasks = [task._replace(turns=2) for task in TASKS]
         found = measure([r for r in rows if r['name'] in QUICK], tasks, precisions, folder)
         draw(found, rows, folder / 'pareto.png')
