@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -104,19 +105,21 @@ def digest_of(model: Any, *words: object) -> str:
 
 def images_of(source: Source, predictor: Any) -> Iterator[tuple[str, Any, str]]:
     """Name, pixels and what identifies an image: of a TIFF by windows, else as a whole."""
+    way = 'convert it to a tiled TIFF'
     if source.path.suffix.lower() in ('.tif', '.tiff') and not predictor.own_files:
         try:
             pixels = TiffPixels(source.path, predictor.read)
             stat = source.path.stat()
             yield source.name, pixels, f'{source.path.resolve()} {stat.st_size} {stat.st_mtime_ns}'
             return
-        except (ImportError, UserError):
-            pass  # read as a whole
+        except ImportError:
+            way = 'pip install tifffile'
+        except UserError as error:
+            way = str(error)
     needed, room = pixels_in(source.path) * DECODED, available()
     if needed > room:
         raise ValueError(
-            f'would need {gib(needed)} of memory to be read, {gib(room)} are free: convert it to '
-            'an uncompressed or tiled TIFF of 8 bits'
+            f'would need {gib(needed)} of memory to be read whole, {gib(room)} are free: {way}'
         )
     for name, array in frames(source, predictor.read, not predictor.own_files):
         content = hashlib.blake2b(array.tobytes()).hexdigest()
@@ -150,7 +153,7 @@ class TiledJob:
     ):
         self.predictor, self.out_dir, self.size = predictor, out_dir, size
         self.factors, told = scale_of(predictor.steps, scale)
-        words = predictor.model_cfg, predictor.steps, predictor.classes, fuse
+        words = predictor.model_cfg, predictor.steps, predictor.classes, fuse, predictor.precision
         self.digest = digest_of(predictor.model, *words)
         self.network = tiled(predictor, halo)
         if fuse:
@@ -161,6 +164,11 @@ class TiledJob:
         self.device = str(next(predictor.model.parameters()).device)
         self.need = cache(self.measured)
 
+    def found(self, pixels: np.ndarray, *place: Any) -> dict[str, np.ndarray]:
+        bf16 = self.predictor.precision == 'bf16'
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=bf16):
+            return self.network(pixels, *place)
+
     def measured(self) -> Need | None:
         def run(height, width):
             tile = Tile(0, *[Box(0, 0, height, width)] * 2)
@@ -168,7 +176,7 @@ class TiledJob:
                 0, 256, (height, width, self.predictor.channels), np.uint8
             )
             self.network.fit(height * width)
-            self.network(noise, tile, (height, width), (height, width))
+            self.found(noise, tile, (height, width), (height, width))
 
         return measure(run, self.device)
 
@@ -234,7 +242,7 @@ class TiledJob:
         left = [(tile, file) for tile, file in zip(grid, files, strict=True) if not file.exists()]
         with progress(name, len(grid), len(grid) - len(left)) as advance:
             for tile, file in left:
-                found = self.network(pixels.window(*tile.window), tile, shape, original)
+                found = self.found(pixels.window(*tile.window), tile, shape, original)
                 with whole_file(file) as temporary:
                     np.savez_compressed(temporary, **found)  # type: ignore[arg-type]
                 advance()

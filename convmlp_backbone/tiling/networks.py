@@ -329,24 +329,33 @@ class TiledDenseDetector(TiledDetector):
             and not head_reads_priors(model, head)
         )
 
+    def __init__(self, predictor: Any, halo: int | None = None):
+        super().__init__(predictor, halo)
+        self.cells = cells_seen(self.model, self.head, predictor.channels)
+
     @torch.no_grad()
     def __call__(self, pixels, tile, shape, original):
-        maps = self.maps(self.data(pixels)['inputs'])
         core, window = tile.core, tile.window
         strides = [int(np.atleast_1d(pair)[0]) for pair in self.head.prior_generator.strides]
-        last = core.bottom == shape[0], core.right == shape[1]
 
-        def cut(level, stride):
-            top, left = (core.top - window.top) // stride, (core.left - window.left) // stride
-            height, width = (side // stride for side in core.shape)
-            return level[
-                :,
-                :,
-                top : None if last[0] else top + height,
-                left : None if last[1] else left + width,
-            ]
+        def rows(axis, stride):
+            """Of a level: what the head has to see of an axis, and of that the core's."""
+            first = (core[axis] - window[axis]) // stride
+            low = max(first - self.cells, 0)
+            if core[axis + 2] == shape[axis]:
+                return slice(low, None), slice(first - low, None)
+            end = first + core.shape[axis] // stride
+            return slice(low, end + self.cells), slice(first - low, end - low)
 
-        maps = [[cut(*pair) for pair in zip(part, strides, strict=True)] for part in maps]
+        cuts = [[rows(axis, stride) for axis in (0, 1)] for stride in strides]
+        levels = self.levels(self.data(pixels)['inputs'])
+        maps = self.head(
+            [level[:, :, y[0], x[0]] for level, (y, x) in zip(levels, cuts, strict=True)]
+        )
+        maps = [
+            [level[:, :, y[1], x[1]] for level, (y, x) in zip(part, cuts, strict=True)]
+            for part in maps
+        ]
         factor = shape[1] / original[1], shape[0] / original[0]
         meta = dict(
             img_shape=shape,
@@ -364,6 +373,28 @@ class TiledDenseDetector(TiledDetector):
                 .numpy()
             )
         return dict(boxes=found.bboxes, scores=found.scores, labels=found.labels)
+
+
+@torch.no_grad()
+def cells_seen(model: Any, head: Any, channels: int) -> int:
+    """How many cells around its own a head sees in a level; more than any has where it sees all.
+
+    What is computed for no core need then be computed by no head, which is most of the work.
+    """
+    size, all_ = 32, 1 << 30
+    levels = model.extract_feat(next(model.parameters()).new_zeros(1, channels, 128, 128))
+    levels = [level.new_zeros(1, level.shape[1], size, size) for level in levels]
+    farthest = 0
+    for i, level in enumerate(levels):
+        level[:, :, size // 2, size // 2] = torch.nan
+        for part in head(levels):
+            for j, output in enumerate(part):
+                wrong = output.isnan().any(1)[0].nonzero()
+                if output.shape[2:] != level.shape[2:] or (i != j and len(wrong)):
+                    return all_
+                farthest = max(farthest, int(abs(wrong - size // 2).max()) if i == j else 0)
+        level.zero_()
+    return farthest if farthest < size // 2 - 1 else all_
 
 
 def head_reads_priors(model: Any, head: Any) -> bool:

@@ -31,7 +31,7 @@ class TiffPixels:
         read: Turns a window as a PIL image into what the network is fed.
 
     Raises:
-        UserError: It is of a kind that cannot be read by windows.
+        UserError: It cannot be read by windows; the message says what could be done.
         ValueError: It is damaged; the message says how.
     """
 
@@ -53,7 +53,7 @@ class TiffPixels:
             or page.photometric not in (1, 2, 6)  # grey values, RGB, YCbCr
             or page.tags.valueof(274, default=1) != 1  # turned
         ):
-            raise UserError(f'{path} is a TIFF of a kind that is not read by windows')
+            raise UserError('convert it to a tiled TIFF of 8 or 16 bits')
         end = max(
             (a + b for a, b in zip(page.dataoffsets, page.databytecounts, strict=True)), default=0
         )
@@ -74,6 +74,8 @@ class TiffPixels:
                 page.dataoffsets[0],
                 (*self.shape, page.samplesperpixel),
             )
+        elif stored := [i for i, count in enumerate(page.databytecounts) if count]:
+            self.segment(stored[0])
 
     def window(self, top: int, left: int, bottom: int, right: int) -> np.ndarray:
         """(bottom - top, right - left, C), as the network is fed.
@@ -113,10 +115,9 @@ class TiffPixels:
             data = self.file.filehandle.read(count) if count else None
             block = self.page.decode(data, index, jpegtables=self.page.jpegtables)[0]
         except Exception as error:  # a damaged file, or a codec that is not there
-            reason = str(error)
-            if 'imagecodecs' in reason:
-                reason = 'its compression needs: pip install imagecodecs'
-            raise ValueError(f'cannot be read: {reason}') from None
+            if 'imagecodecs' in str(error):
+                raise UserError('pip install imagecodecs, for its compression') from None
+            raise ValueError(f'cannot be read: {error}') from None
         if block is None:  # nothing is stored of it
             block = np.zeros((1, *self.block, self.page.samplesperpixel), self.page.dtype)
         self.decoded[index] = block[0]
