@@ -40,8 +40,9 @@ from ..files import whole_file
 from ..inputs import IMAGES, Source, find, frames, pixels_in
 from ..pictures import picture_name
 from ..predictors import CheckpointPredictor, FilePredictor, Predictor, is_exported, own_loaders
-from ..tiling.job import TiledJob, predict_tiled
+from ..tiling.job import TiledJob
 from ..tiling.memory import measure, too_large
+from ..tiling.output import predict_tiled
 from . import options
 from .models import building, checked_config
 

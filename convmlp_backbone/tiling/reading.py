@@ -1,7 +1,8 @@
-"""Pixels of an image by windows, from a TIFF file without reading the rest of it."""
+"""Pixels of an image by windows: from a TIFF file without reading the rest of it."""
 
+import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UserError
+from ..inputs import Source, frames, pixels_in
+from .memory import available, gib
 
+DECODED = 7  # bytes of a pixel while Pillow decodes it and NumPy copies it
 KEEP = 256 << 20  # bytes of decoded strips or tiles, since neighbours read them again
 
 
@@ -124,3 +128,26 @@ class TiffPixels:
         while len(self.decoded) > 1 and sum(b.nbytes for b in self.decoded.values()) > KEEP:
             self.decoded.popitem(last=False)
         return block[0]
+
+
+def images_of(source: Source, predictor: Any) -> Iterator[tuple[str, Any, str]]:
+    """Name, pixels and what identifies an image: of a TIFF by windows, else as a whole."""
+    way = 'convert it to a tiled TIFF'
+    if source.path.suffix.lower() in ('.tif', '.tiff') and not predictor.own_files:
+        try:
+            pixels = TiffPixels(source.path, predictor.read)
+            stat = source.path.stat()
+            yield source.name, pixels, f'{source.path.resolve()} {stat.st_size} {stat.st_mtime_ns}'
+            return
+        except ImportError:
+            way = 'pip install tifffile'
+        except UserError as error:
+            way = str(error)
+    needed, room = pixels_in(source.path) * DECODED, available()
+    if needed > room:
+        raise ValueError(
+            f'would need {gib(needed)} of memory to be read whole, {gib(room)} are free: {way}'
+        )
+    for name, array in frames(source, predictor.read, not predictor.own_files):
+        content = hashlib.blake2b(array.tobytes()).hexdigest()
+        yield name, Pixels(array), f'{array.shape} {content}'

@@ -1,4 +1,4 @@
-"""A large image with known objects: ``mosaic.py make`` and ``mosaic.py score``, docs/large_images.md.
+"""A large image with known objects, and the AP of predictions on it: docs/large_images.md.
 
 ``make`` puts the images of a COCO data set, all of one size, beside each other, turned and mirrored
 at random, as a TIFF with its annotation file. ``score`` tells the AP of predictions on it, each of
