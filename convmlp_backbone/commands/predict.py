@@ -270,7 +270,8 @@ def run(args: Namespace) -> None:
 
 def tell(left_out: Sequence[str]) -> None:
     if left_out:
-        raise UserError(f'left out {len(left_out)} files: {"; ".join(left_out[:3])}')
+        more = f'; and {len(left_out) - 3} more' if len(left_out) > 3 else ''
+        raise UserError(f'left out {len(left_out)} files: {"; ".join(left_out[:3])}{more}')
 
 
 def check_tiles(args: Namespace) -> None:

@@ -76,6 +76,8 @@ class TiledDetector(TiledNetwork):
         data = self.data(pixels)
         with soft_masks(self.mask_head):
             found = self.model.predict(data['inputs'], data['data_samples'], rescale=False)
+        if 'pred_instances' not in found[0]:
+            raise UserError(f'{type(self.model).__name__} cannot be tiled: it finds no instances')
         found = found[0].pred_instances.cpu().numpy()
         scale = np.array([original[1] / shape[1], original[0] / shape[0]] * 2)
         boxes = found.bboxes.astype(np.float64) + [tile.window.left, tile.window.top] * 2
