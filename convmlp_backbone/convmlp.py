@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from . import memory_format, recompute
 from .archs import expect, is_whole
 from .checkpoints import load_backbone
+from .fused import fuse
 from .initialisation import init_parameters
 from .network import Network
 from .norms import norm_layer
@@ -69,11 +70,9 @@ class ConvMLP(Network, BaseModule):
         expect(holds, 'frozen_stages', frozen_stages, '-1 (none), 0, 1, 2 or 3')
         levels = out_indices if isinstance(out_indices, (tuple, list)) else ()
         holds = 0 < len(levels) == sum(level in levels for level in range(4))
-        expected = 'a tuple of one or more of 0, 1, 2, 3, each at most once'
-        expect(holds, 'out_indices', out_indices, expected)
-        super().__init__(
-            arch, in_channels, drop_path_rate, partial(norm_layer, norm_cfg), max(out_indices)
-        )
+        expect(holds, 'out_indices', out_indices, 'some of 0, 1, 2, 3, each at most once')
+        norm = partial(norm_layer, norm_cfg)
+        super().__init__(arch, in_channels, drop_path_rate, norm, max(out_indices))
         self.init_cfg = copy.deepcopy(init_cfg)
         self.in_channels, self.out_indices = in_channels, tuple(out_indices)
         self.out_channels = tuple(self.channels[i] for i in out_indices)
@@ -109,10 +108,8 @@ class ConvMLP(Network, BaseModule):
         ValueError: ``x`` has another number of dimensions or channels.
         """
         if isinstance(x, Tensor) and (x.dim() != 4 or x.shape[1] != self.in_channels):
-            raise ValueError(
-                f'ConvMLP expects images of shape (N, {self.in_channels}, H, W), '
-                f'got {tuple(x.shape)}'
-            )
+            shape, expected = tuple(x.shape), f'(N, {self.in_channels}, H, W)'
+            raise ValueError(f'ConvMLP expects images of shape {expected}, got {shape}')
         levels = self.levels(memory_format.enter(x, self.channels_last), self.last)
         return tuple(memory_format.leave(levels[i]) for i in self.out_indices)
 
@@ -126,8 +123,6 @@ class ConvMLP(Network, BaseModule):
         if self.training:
             raise RuntimeError('fuse() is for inference only: call eval() first')
         if not self.fused:
-            from .fused import fuse
-
             fuse(self, portable)
             self.fused = True
         return self

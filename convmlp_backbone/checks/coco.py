@@ -113,7 +113,9 @@ class Objects:
         self.label = _places(coco['categories'], values['category_id'])
         self.boxes, self.area = _table(values['bbox'], 4), _table(values['area'], None)
         self.crowd = np.fromiter(map(bool, values['iscrowd']), bool, count)
-        self.ignore = np.fromiter((bool(a.get('ignore')) for a in annotations), bool, count)
+        self.ignore = np.zeros(count, bool)
+        if any('ignore' in annotation for annotation in annotations):
+            self.ignore[:] = [bool(annotation.get('ignore')) for annotation in annotations]
         self.sizes = _table([[i.get('width'), i.get('height')] for i in coco['images']], 2)
 
 
@@ -123,6 +125,11 @@ def _places(items: list[dict], ids: Sequence) -> np.ndarray:
     if items and only(int, own) and only(int, ids):
         with suppress(OverflowError):  # more than 64 bits
             known, wanted = np.array(own, np.int64), np.array(ids, np.int64)
+            least, most = known.min(), known.max()
+            if 0 <= least and most <= 100 * len(own) + 10**6:
+                place = np.full(most + 2, -1)  # the last is for what is out of range
+                place[known[::-1]] = np.arange(len(own))[::-1]  # of equal ones the first counts
+                return place[np.where((wanted >= 0) & (wanted <= most), wanted, -1)]
             order = np.argsort(known, kind='stable')
             place = order[np.searchsorted(known, wanted, sorter=order).clip(max=len(own) - 1)]
             return np.where(known[place] == wanted, place, -1)

@@ -9,11 +9,13 @@ fed them to what is found in them, decoding, NMS and masks included. All take tu
 median of its turns, the speed the median of the ratios to eager PyTorch in the same turn. The
 difference is to its predictions on the same images, of detections those with a score from 0.3 on.
 
-Writes DIR/benchmark.md, .json and .png.
+Writes DIR/benchmark.md, .json and .png, and photo.jpg, what every form finds in the first image.
 """
 
 import copy
 import json
+import math
+import os
 import platform
 import statistics
 from argparse import ArgumentParser, Namespace
@@ -27,15 +29,17 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
+from ..checks.names import full_palette
 from ..cpu import keep_freed_memory
-from ..deploy.evaluation import evaluator
+from ..deploy.evaluation import as_sample, evaluator
 from ..deploy.facts import facts_of, test_dataset
 from ..deploy.files import trace
-from ..deploy.forms import difference, file_forms, pytorch_forms, ratio, seconds_in_turns
+from ..deploy.forms import CLEAR, difference, file_forms, pytorch_forms, ratio, seconds_in_turns
 from ..deploy.models import exportable
 from ..deploy.quantisation import require_nncf
 from ..errors import UserError
 from ..files import require_writable
+from ..predictors import SCOPES, Predictor
 from ..runtime import bf16_unit, prepare, resize
 from . import options
 from .models import image_shape
@@ -107,9 +111,9 @@ def run(args: Namespace) -> dict[str, Any]:
             times = seconds_in_turns(
                 forms, images, args.turns, lambda turn: progress.update(task, completed=turn)
             )
-        reference = forms[0].predict(images)
+        found = [form.predict(images) for form in forms]
         rows = []
-        for form in forms:
+        for form, answer in zip(forms, found, strict=True):
             metrics = evaluate(form.model) if evaluate and form.model else {}
             median = statistics.median(times[form.name])
             rows.append(
@@ -120,7 +124,7 @@ def run(args: Namespace) -> dict[str, Any]:
                     images_per_s=args.batch / median,
                     speed=ratio(times, form.name, forms[0].name),
                     **{name.rpartition('/')[2]: value for name, value in metrics.items()},
-                    difference=difference(form.predict(images), reference, facts['task']),
+                    difference=difference(answer, found[0], facts['task']),
                 )
             )
     versions = ', '.join(f'{name} {version(name)}' for name in ('torch', 'onnxruntime', 'openvino'))
@@ -130,12 +134,14 @@ def run(args: Namespace) -> dict[str, Any]:
         f'medians of {args.turns} turns'
     )
     out = Path(args.out_dir)
-    answer = dict(machine=machine, rows=rows)
-    (out / 'benchmark.json').write_text(json.dumps(answer, indent=1))
+    told = dict(machine=machine, rows=rows)
+    (out / 'benchmark.json').write_text(json.dumps(told, indent=1))
     (out / 'benchmark.md').write_text(f'{table(rows)}\n\n{machine}\n')
     draw(rows, out / 'benchmark.png', machine)
-    print(f'{table(rows)}\n\n{machine}\nwritten to {out}: benchmark.md, .json, .png')
-    return answer
+    if facts['task'] in SCOPES:
+        draw_photos(images[0], [row['form'] for row in rows], found, facts, out / 'photo.jpg')
+    print(f'{table(rows)}\n\n{machine}\nwritten to {out}: {", ".join(sorted(os.listdir(out)))}')
+    return told
 
 
 def batch_of(args: Namespace, cfg: Any, facts: dict) -> np.ndarray:
@@ -188,3 +194,27 @@ def draw(rows: Sequence[dict], path: Path, title: str) -> None:
     axes.invert_yaxis()
     axes.spines[['top', 'right']].set_visible(False)
     figure.savefig(path, dpi=150)
+
+
+def draw_photos(
+    image: np.ndarray, names: Sequence[str], found: Sequence[Any], facts: dict, path: Path
+) -> None:
+    """What every form finds in an image, of the batch its first."""
+    from matplotlib.figure import Figure
+
+    task, classes = facts['task'], facts['classes'] or []
+    palette = full_palette(facts['palette'], len(classes))
+    predictor = Predictor(SCOPES[task], dict(classes=classes, palette=palette))
+    columns = min(len(names), 3)
+    rows = math.ceil(len(names) / columns)
+    height = 4 * image.shape[0] / image.shape[1] + 0.4
+    figure = Figure(figsize=(4 * columns, height * rows), layout='constrained')
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, name, answer in zip(grid.flat, names, found, strict=False):
+        result = answer[0][0] if task == 'classification' else answer[0]
+        sample = predictor.sample(metainfo=dict(ori_shape=image.shape[:2]))
+        axes.imshow(predictor.picture(image, as_sample(result, sample, task), CLEAR))
+        axes.set_title(name, fontsize=9)
+    figure.savefig(path, dpi=120)

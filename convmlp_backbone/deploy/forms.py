@@ -91,13 +91,23 @@ def file_forms(
 
 
 def seconds_in_turns(
-    forms: Sequence[Form], images: np.ndarray, turns: int, tell: Callable[[int], None]
+    forms: Sequence[Form],
+    images: np.ndarray,
+    turns: int,
+    tell: Callable[[int], None],
+    warm: bool = False,
 ) -> dict[str, list[float]]:
-    """Seconds of every form in every turn, so that what else the machine does meets all of them."""
+    """Seconds of every form in every turn, so that what else the machine does meets all of them.
+
+    Args:
+        warm: Each is run once before, so that its weights are in the caches, not those of another.
+    """
     found: dict[str, list[float]] = {form.name: [] for form in forms}
     for turn in range(-1, turns):  # the first is not counted
         for form in forms:
             time.sleep(0.1)  # until the threads of the form before have stopped spinning
+            if warm:
+                form.predict(images)
             start = time.perf_counter()
             form.predict(images)
             if turn >= 0:

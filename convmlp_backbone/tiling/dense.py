@@ -72,7 +72,7 @@ def cells_seen(model: Any, channels: int) -> int | None:
     Returns:
         None where boxes are not made of the maps and of anchors, or points, that can be elsewhere.
     """
-    head = getattr(model, 'bbox_head', None)
+    head: Any = getattr(model, 'bbox_head', None)
     generator = getattr(head, 'prior_generator', None)
     nms = (model.test_cfg or {}).get('nms') or {}
     if (

@@ -254,6 +254,7 @@ def test_benchmark(coins_segmentor, call_tool, tmp_path):
         'benchmark.md',
         'benchmark.json',
         'benchmark.png',
+        'photo.jpg',
     }
     assert 'expected 1 or more' in call_tool('benchmark', config, '--turns', '0')
     assert 'is a backbone' in call_tool('benchmark', 's', '--metric')

@@ -135,7 +135,7 @@ def onnx_runtime(path, shape):
     return lambda x: [torch.from_numpy(y) for y in session.run(None, {'images': x.numpy()})]
 
 
-def openvino_runtime(path, shape):
+def openvino_runtime(path, shape, precision='f32'):
     import openvino
 
     model = openvino.Core().read_model(path)
@@ -145,7 +145,7 @@ def openvino_runtime(path, shape):
         'CPU',
         {
             'PERFORMANCE_HINT': 'LATENCY',
-            'INFERENCE_PRECISION_HINT': 'f32',
+            'INFERENCE_PRECISION_HINT': precision,
             'INFERENCE_NUM_THREADS': torch.get_num_threads(),
         },
     ).create_infer_request()
