@@ -91,6 +91,8 @@ def make(ann_file, folder, size, path, enlarge, compressed):
 def score(truth, predictions):
     """COCO's AP and AP50, without a limit of predictions; a piece has what has its centre there."""
     truth, found = (json.loads(path.read_text()) for path in (truth, predictions))
+    if not isinstance(found, list) or 'piece' not in truth.get('info', {}):
+        raise UserError('expected the annotation file of a mosaic, and predictions of a detector')
     side, (image,) = truth['info']['piece'], truth['images']
     across = image['width'] // side
 
