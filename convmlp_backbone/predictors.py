@@ -131,6 +131,7 @@ class CheckpointPredictor(Predictor):
         self.model.dataset_meta = meta
         if fuse:
             fuse_model(self.model)
+        self.precision = precision
         if precision == 'bf16':
             predict_in_bf16(self.model)
         self.channels, loaders = input_channels(cfg) or 3, own_loaders(cfg)

@@ -40,8 +40,9 @@ from ..files import whole_file
 from ..inputs import IMAGES, Source, find, frames, pixels_in
 from ..pictures import picture_name
 from ..predictors import CheckpointPredictor, FilePredictor, Predictor, is_exported, own_loaders
-from ..tiling.job import TiledJob, predict_tiled
+from ..tiling.job import TiledJob
 from ..tiling.memory import measure, too_large
+from ..tiling.output import predict_tiled
 from . import options
 from .models import building, checked_config
 
@@ -269,7 +270,8 @@ def run(args: Namespace) -> None:
 
 def tell(left_out: Sequence[str]) -> None:
     if left_out:
-        raise UserError(f'left out {len(left_out)} files: {"; ".join(left_out[:3])}')
+        more = f'; and {len(left_out) - 3} more' if len(left_out) > 3 else ''
+        raise UserError(f'left out {len(left_out)} files: {"; ".join(left_out[:3])}{more}')
 
 
 def check_tiles(args: Namespace) -> None:

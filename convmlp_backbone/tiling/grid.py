@@ -16,6 +16,16 @@ class Box(NamedTuple):
     def shape(self) -> tuple[int, int]:
         return self.bottom - self.top, self.right - self.left
 
+    def scaled(self, shape: tuple[int, int], target: tuple[int, int]) -> 'Box':
+        """The same part of an image of ``shape`` where it has the size ``target``."""
+        height, width = (b / a for a, b in zip(shape, target, strict=True))
+        return Box(
+            round(self.top * height),
+            round(self.left * width),
+            round(self.bottom * height),
+            round(self.right * width),
+        )
+
 
 class Tile(NamedTuple):
     number: int

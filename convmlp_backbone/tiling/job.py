@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,28 +22,21 @@ from rich.progress import (
 )
 
 from ..errors import UserError
-from ..files import held, whole_file
+from ..files import whole_file
 from ..fused import fuse_model
-from ..inputs import Source, frames, pixels_in
+from ..inputs import Source
 from ..runtime import new_size
 from ..version import __version__
+from .dense import TiledDenseDetector, cells_seen
+from .detectors import TiledDetector
 from .grid import Box, Tile, tiles, up
-from .memory import Need, available, gib, measure, too_large
-from .networks import TiledSegmentor, merged, part, tiled
-from .reading import Pixels, TiffPixels
+from .memory import SPARE, Need, available, gib, measure, too_large
+from .networks import TiledNetwork
+from .reading import Pixels, images_of
 from .resizing import Resized
-from .results import (
-    coco_result,
-    feature,
-    feature_collection,
-    json_list,
-    mask_in_image,
-    polygons,
-    write_classes,
-)
+from .segmentors import TiledSegmentor
 
 CORE = 4096  # pixels, the largest core that 'auto' takes of an image that does not fit
-DECODED = 7  # bytes of a pixel while Pillow decodes it and NumPy copies it
 
 
 class Done(NamedTuple):
@@ -102,27 +96,6 @@ def digest_of(model: Any, *words: object) -> str:
     return found.hexdigest()
 
 
-def images_of(source: Source, predictor: Any) -> Iterator[tuple[str, Any, str]]:
-    """Name, pixels and what identifies an image: of a TIFF by windows, else as a whole."""
-    if source.path.suffix.lower() in ('.tif', '.tiff') and not predictor.own_files:
-        try:
-            pixels = TiffPixels(source.path, predictor.read)
-            stat = source.path.stat()
-            yield source.name, pixels, f'{source.path.resolve()} {stat.st_size} {stat.st_mtime_ns}'
-            return
-        except (ImportError, UserError):
-            pass  # read as a whole
-    needed, room = pixels_in(source.path) * DECODED, available()
-    if needed > room:
-        raise ValueError(
-            f'would need {gib(needed)} of memory to be read, {gib(room)} are free: convert it to '
-            'an uncompressed or tiled TIFF of 8 bits'
-        )
-    for name, array in frames(source, predictor.read, not predictor.own_files):
-        content = hashlib.blake2b(array.tobytes()).hexdigest()
-        yield name, Pixels(array), f'{array.shape} {content}'
-
-
 class TiledJob:
     """Predicts images tile by tile.
 
@@ -150,7 +123,7 @@ class TiledJob:
     ):
         self.predictor, self.out_dir, self.size = predictor, out_dir, size
         self.factors, told = scale_of(predictor.steps, scale)
-        words = predictor.model_cfg, predictor.steps, predictor.classes, fuse
+        words = predictor.model_cfg, predictor.steps, predictor.classes, fuse, predictor.precision
         self.digest = digest_of(predictor.model, *words)
         self.network = tiled(predictor, halo)
         if fuse:
@@ -161,6 +134,11 @@ class TiledJob:
         self.device = str(next(predictor.model.parameters()).device)
         self.need = cache(self.measured)
 
+    def found(self, pixels: np.ndarray, *place: Any) -> dict[str, np.ndarray]:
+        bf16 = self.predictor.precision == 'bf16'
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=bf16):
+            return self.network(pixels, *place)
+
     def measured(self) -> Need | None:
         def run(height, width):
             tile = Tile(0, *[Box(0, 0, height, width)] * 2)
@@ -168,36 +146,46 @@ class TiledJob:
                 0, 256, (height, width, self.predictor.channels), np.uint8
             )
             self.network.fit(height * width)
-            self.network(noise, tile, (height, width), (height, width))
+            self.found(noise, tile, (height, width), (height, width))
 
         return measure(run, self.device)
 
-    def core(self, shape: tuple[int, int]) -> int:
+    def core(self, shape: tuple[int, int], begun: Sequence[int] = ()) -> int:
         """The size of a core of an image of that shape.
+
+        Args:
+            begun: Sizes of which there are tiles already; ``'auto'`` goes on with one that fits,
+                if only without the spare, since what is free is never the same twice.
 
         Raises:
             UserError: Memory is too little.
         """
         step, halo = self.network.step, self.network.halo
         room = available(self.device)
-        if self.size == 'auto':
-            need = self.need()
-            if need is None or need.of(shape[0] * shape[1]) <= room:
-                return up(max(shape) if need else min(CORE, max(shape)), step)
-            side = math.isqrt(int(need.pixels(room)))
-            size = min(CORE, (side - 2 * halo) // step * step)
-            if size < step:
+
+        def window(size: int) -> int:
+            return math.prod(min(size + 2 * halo, side) for side in shape)
+
+        if self.size != 'auto':
+            size = up(int(self.size), step)
+            if told := too_large(window(size), self.need, self.device):
                 raise UserError(
-                    f'{gib(room)} of memory are free: too little for a tile with its halo of '
-                    f'{halo} pixels; --halo takes a smaller one'
+                    f'--tile {self.size}: a tile with its halo of {halo} pixels {told}: a smaller '
+                    'one, or --tile auto'
                 )
             return size
-        size = up(int(self.size), step)
-        window = math.prod(min(size + 2 * halo, side) for side in shape)
-        if told := too_large(window, self.need, self.device):
+        need = self.need()
+        for size in begun:
+            if need is None or need.of(window(size)) <= SPARE * room:
+                return size
+        if need is None or need.of(math.prod(shape)) <= room:
+            return up(max(shape) if need else min(CORE, max(shape)), step)
+        side = math.isqrt(int(need.pixels(room)))
+        size = min(CORE, (side - 2 * halo) // step * step)
+        if size < step:
             raise UserError(
-                f'--tile {self.size}: a tile with its halo of {halo} pixels {told}: a smaller one, '
-                'or --tile auto'
+                f'{gib(room)} of memory are free: too little for a tile with its halo of '
+                f'{halo} pixels; --halo takes a smaller one'
             )
         return size
 
@@ -215,17 +203,18 @@ class TiledJob:
         shape = new_size(original[0], original[1], dict(factor=self.factors))
         if min(shape) < 1:
             raise ValueError(f'has no pixels at --scale {self.factors[0]}')
-        size = self.core(shape)
         if shape != original:
             if isinstance(pixels, Pixels) and pixels.array.dtype != np.uint8:
                 raise ValueError('is not of 8 bits: --tile cannot resize it, --scale 1 can be had')
             pixels = Resized(pixels, shape)
-        grid = list(tiles(shape, size, self.network.halo, self.network.step))
-        window = max(math.prod(tile.window.shape) for tile in grid)
-        self.network.fit(window)
-        words = self.digest, identity, shape, size, self.network.halo
+        words = self.digest, identity, shape, self.network.halo
         key = hashlib.sha256(repr(words).encode()).hexdigest()[:32]
         folder = self.out_dir / '.tiles' / name
+        begun = [int(path.name.rpartition('-')[2]) for path in folder.glob(f'{key}-*')]
+        size = self.core(shape, begun)
+        key = f'{key}-{size}'
+        grid = list(tiles(shape, size, self.network.halo, self.network.step))
+        self.network.fit(max(math.prod(tile.window.shape) for tile in grid))
         if folder.is_dir():
             for other in folder.iterdir():
                 if other.name != key and other.is_dir():
@@ -234,11 +223,28 @@ class TiledJob:
         left = [(tile, file) for tile, file in zip(grid, files, strict=True) if not file.exists()]
         with progress(name, len(grid), len(grid) - len(left)) as advance:
             for tile, file in left:
-                found = self.network(pixels.window(*tile.window), tile, shape, original)
+                found = self.found(pixels.window(*tile.window), tile, shape, original)
                 with whole_file(file) as temporary:
                     np.savez_compressed(temporary, **found)  # type: ignore[arg-type]
                 advance()
-        return Done(name, path, original, files, [part(t.core, shape, original) for t in grid])
+        parts = [tile.core.scaled(shape, original) for tile in grid]
+        return Done(name, path, original, files, parts)
+
+
+def tiled(predictor: Any, halo: int | None = None) -> TiledNetwork:
+    """The model of ``predictor``, to be run on tiles.
+
+    Raises:
+        UserError: It cannot be.
+    """
+    if predictor.scope == 'mmpretrain':
+        raise UserError('--tile: a classifier tells one class of a whole image, and is not tiled')
+    if predictor.scope == 'mmseg':
+        return TiledSegmentor(predictor, halo)
+    cells = cells_seen(predictor.model, predictor.channels)
+    if cells is not None:
+        return TiledDenseDetector(predictor, halo, cells)
+    return TiledDetector(predictor, halo)
 
 
 @contextmanager
@@ -269,93 +275,3 @@ def progress(name: str, total: int, done: int) -> Iterator[Callable[[], None]]:
             raise UserError(
                 f'{name}: interrupted; {done} of {total} tiles are kept, the same command goes on'
             ) from None
-
-
-def objects(
-    job: TiledJob, done: Done, category_ids: Sequence[int], image_id: int
-) -> Iterator[tuple[dict, dict]]:
-    """Every object of an image, in COCO's format and as GeoJSON, the best first."""
-    from pycocotools import mask as coco
-
-    found = [done.load(i) for i in range(len(done.files))]
-    result = merged(job.network, found)  # type: ignore[arg-type]
-    ends = [np.cumsum(each['lengths']) if 'lengths' in each else None for each in found]
-    classes = job.predictor.classes
-    columns = (result[name].tolist() for name in ('scores', 'labels', 'places'))
-    for box, score, label, (tile, row) in zip(result['boxes'], *columns, strict=True):
-        mask = rings = None
-        if ends[tile] is not None:
-            own = found[tile]
-            top, left, height, width = own['cutouts'][row].tolist()
-            end = int(ends[tile][row])
-            code = own['codes'][end - int(own['lengths'][row]) : end].tobytes()
-            pixels = coco.decode(dict(size=[height, width], counts=code))
-            mask, rings = mask_in_image(pixels, top, left, done.shape), polygons(pixels, top, left)
-        yield (
-            coco_result(box, score, category_ids[label], classes[label], done.name, image_id, mask),
-            feature(box, score, classes[label], rings),
-        )
-
-
-def predict_tiled(
-    job: TiledJob,
-    sources: Sequence[Source],
-    category_ids: Sequence[int],
-    image_ids: dict[Path, int] | None,
-) -> list[str]:
-    """Predict, and write the results.
-
-    Args:
-        image_ids: None: images are counted from 1.
-
-    Returns:
-        What was left out, and why.
-
-    Raises:
-        UserError: Another process writes to the folder; interrupted.
-    """
-    out_dir = job.out_dir
-    left_out: list[str] = []
-    kept = out_dir / '.tiles'
-    with held(kept / 'lock') as mine:
-        if not mine:
-            raise UserError(f'{out_dir}: another process predicts into it: take another --out-dir')
-
-        def images() -> Iterator[tuple[int, Done]]:
-            for number, done in enumerate(job.run(sources, left_out), 1):
-                if image_ids is not None and done.path not in image_ids:
-                    left_out.append(f'{done.name} has no id in the annotation file')
-                else:
-                    yield number if image_ids is None else image_ids[done.path], done
-
-        path = out_dir / 'predictions.json'
-        if isinstance(job.network, TiledSegmentor):
-            maps = []
-            for _, done in images():
-                file = Path('pred', done.name).with_suffix('.tif')
-                write_classes(
-                    out_dir / file,
-                    done.shape,
-                    done.parts,
-                    lambda i, done=done: done.load(i)['classes'],  # type: ignore[misc]
-                    job.predictor.meta.get('palette'),
-                )
-                maps.append(dict(file_name=done.name, segmentation=str(file)))
-            with whole_file(path) as temporary:
-                temporary.write_text(
-                    json.dumps(dict(classes=list(job.predictor.classes), images=maps))
-                )
-            print(f'{len(maps)} images: {out_dir / "pred"}, {path}')
-        else:
-            count = 0
-            with json_list(path) as add_result:
-                for number, done in images():
-                    file = (out_dir / 'geojson' / done.name).with_suffix('.geojson')
-                    with feature_collection(file) as add_feature:
-                        for result, found in objects(job, done, category_ids, number):
-                            add_result(result)
-                            add_feature(found)
-                            count += 1
-            print(f'{count} objects: {out_dir / "geojson"}, {path}')
-        shutil.rmtree(kept, ignore_errors=True)
-    return left_out

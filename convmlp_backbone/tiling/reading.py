@@ -1,7 +1,8 @@
-"""Pixels of an image by windows, from a TIFF file without reading the rest of it."""
+"""Pixels of an image by windows: from a TIFF file without reading the rest of it."""
 
+import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UserError
+from ..inputs import Source, frames, pixels_in
+from .memory import available, gib
 
+DECODED = 7  # bytes of a pixel while Pillow decodes it and NumPy copies it
 KEEP = 256 << 20  # bytes of decoded strips or tiles, since neighbours read them again
 
 
@@ -31,7 +35,7 @@ class TiffPixels:
         read: Turns a window as a PIL image into what the network is fed.
 
     Raises:
-        UserError: It is of a kind that cannot be read by windows.
+        UserError: It cannot be read by windows; the message says what could be done.
         ValueError: It is damaged; the message says how.
     """
 
@@ -53,7 +57,7 @@ class TiffPixels:
             or page.photometric not in (1, 2, 6)  # grey values, RGB, YCbCr
             or page.tags.valueof(274, default=1) != 1  # turned
         ):
-            raise UserError(f'{path} is a TIFF of a kind that is not read by windows')
+            raise UserError('convert it to a tiled TIFF of 8 or 16 bits')
         end = max(
             (a + b for a, b in zip(page.dataoffsets, page.databytecounts, strict=True)), default=0
         )
@@ -74,6 +78,8 @@ class TiffPixels:
                 page.dataoffsets[0],
                 (*self.shape, page.samplesperpixel),
             )
+        elif stored := [i for i, count in enumerate(page.databytecounts) if count]:
+            self.segment(stored[0])
 
     def window(self, top: int, left: int, bottom: int, right: int) -> np.ndarray:
         """(bottom - top, right - left, C), as the network is fed.
@@ -113,13 +119,35 @@ class TiffPixels:
             data = self.file.filehandle.read(count) if count else None
             block = self.page.decode(data, index, jpegtables=self.page.jpegtables)[0]
         except Exception as error:  # a damaged file, or a codec that is not there
-            reason = str(error)
-            if 'imagecodecs' in reason:
-                reason = 'its compression needs: pip install imagecodecs'
-            raise ValueError(f'cannot be read: {reason}') from None
+            if 'imagecodecs' in str(error):
+                raise UserError('pip install imagecodecs, for its compression') from None
+            raise ValueError(f'cannot be read: {error}') from None
         if block is None:  # nothing is stored of it
             block = np.zeros((1, *self.block, self.page.samplesperpixel), self.page.dtype)
         self.decoded[index] = block[0]
         while len(self.decoded) > 1 and sum(b.nbytes for b in self.decoded.values()) > KEEP:
             self.decoded.popitem(last=False)
         return block[0]
+
+
+def images_of(source: Source, predictor: Any) -> Iterator[tuple[str, Any, str]]:
+    """Name, pixels and what identifies an image: of a TIFF by windows, else as a whole."""
+    way = 'convert it to a tiled TIFF'
+    if source.path.suffix.lower() in ('.tif', '.tiff') and not predictor.own_files:
+        try:
+            pixels = TiffPixels(source.path, predictor.read)
+            stat = source.path.stat()
+            yield source.name, pixels, f'{source.path.resolve()} {stat.st_size} {stat.st_mtime_ns}'
+            return
+        except ImportError:
+            way = 'pip install tifffile'
+        except UserError as error:
+            way = str(error)
+    needed, room = pixels_in(source.path) * DECODED, available()
+    if needed > room:
+        raise ValueError(
+            f'would need {gib(needed)} of memory to be read whole, {gib(room)} are free: {way}'
+        )
+    for name, array in frames(source, predictor.read, not predictor.own_files):
+        content = hashlib.blake2b(array.tobytes()).hexdigest()
+        yield name, Pixels(array), f'{array.shape} {content}'

@@ -300,6 +300,51 @@ def test_auto_takes_what_fits(setup, call_tool, monkeypatch):
     assert 'too little for a tile' in call_tool(*args, '--tile', 'auto', '--halo', 32)
 
 
+def test_auto_goes_on_with_the_size_it_began_with(setup, call_tool, monkeypatch):
+    """As long as that fits without the spare."""
+    args, need = (*setup('segmentor'), '--tile', 'auto', '--halo', 32), memory.Need(0, 1000)
+    monkeypatch.setattr(module, 'measure', lambda *args: need)
+
+    def run(room, stop=None):
+        begun, save = [], np.savez_compressed
+
+        def saved(file, **found):
+            if len(begun) == stop:
+                raise KeyboardInterrupt
+            begun.append(found['classes'].shape)
+            save(file, **found)
+
+        monkeypatch.setattr(module.np, 'savez_compressed', saved)
+        monkeypatch.setattr(module, 'available', lambda device='cpu': room)
+        call_tool(*args)
+        monkeypatch.setattr(module.np, 'savez_compressed', save)
+        return begun
+
+    assert run(need.of(164 * 164), 2) == [(96, 96)] * 2
+    assert run(need.of(170 * 150), 1) == [(96, 96)]
+    assert run(need.of(1e5), 1) == [(96, 96)]
+    assert run(need.of(130 * 130), 1) == [(64, 64)]
+
+
+@pytest.mark.parametrize('kind', ['segmentor', 'retinanet', 'maskrcnn'])
+def test_tiles_are_computed_in_the_precision_asked_for(kind, setup, call_tool, monkeypatch):
+    args, seen = setup(kind), set()
+    call = torch.nn.Conv2d.__call__
+
+    def noted(self, *inputs):
+        output = call(self, *inputs)
+        seen.add(output.dtype)
+        return output
+
+    monkeypatch.setattr(torch.nn.Conv2d, '__call__', noted)
+    build = module.tiled
+    monkeypatch.setattr(module, 'tiled', lambda *args: (build(*args), seen.clear())[0])
+    for precision, dtype in (('f32', torch.float32), ('bf16', torch.bfloat16)):
+        output = call_tool(*args, '--tile', 512, '--precision', precision)
+        assert '1 images' in output or 'objects' in output
+        assert seen == {dtype}
+
+
 @pytest.mark.parametrize('options', [['--tile', 512], []])
 def test_what_would_not_fit_is_told_before(options, setup, call_tool, monkeypatch):
     monkeypatch.setattr(memory, 'available', lambda device='cpu': 1e6)

@@ -9,8 +9,10 @@ from conftest import ROOT
 from tiny_models import tiny_config, tiny_model
 
 from convmlp_backbone.errors import UserError
+from convmlp_backbone.tiling.dense import ALL, TiledDenseDetector, cells_seen
+from convmlp_backbone.tiling.detectors import TiledDetector, merged
 from convmlp_backbone.tiling.grid import tiles
-from convmlp_backbone.tiling.networks import TiledDenseDetector, TiledDetector, merged, part, tiled
+from convmlp_backbone.tiling.job import tiled
 from convmlp_backbone.tiling.reading import Pixels
 from convmlp_backbone.tiling.resizing import Resized
 
@@ -56,7 +58,7 @@ def whole_and_tiled(predictor, image, shape, size, halo=None):
         )
     grid = list(tiles(shape, size, network.halo, network.step))
     found = [network(pixels.window(*tile.window), tile, shape, original) for tile in grid]
-    return whole, network, found, [part(tile.core, shape, original) for tile in grid]
+    return whole, network, found, [tile.core.scaled(shape, original) for tile in grid]
 
 
 @pytest.mark.parametrize('shape', [(203, 1100), (230, 1207), (101, 550), (500, 1600)])
@@ -145,6 +147,30 @@ def test_masks_are_those_of_the_whole_image():
         )
         # Boxes that differ in the last digit can move a pixel across the threshold.
         assert (pixels != expected.masks[index]).sum() <= 2
+
+
+@pytest.mark.parametrize(
+    'changes, cells',
+    [
+        ({}, 2),
+        (dict(bbox_head=dict(stacked_convs=3)), 4),
+        (dict(bbox_head=dict(norm_cfg=dict(type='GN', num_groups=2))), ALL),
+    ],
+)
+def test_how_far_a_head_sees(changes, cells):
+    assert cells_seen(predictor_of('retinanet', **changes).model, 3) == cells
+
+
+def test_heads_that_read_their_anchors_or_have_other_suppression():
+    predictor = predictor_of('retinanet')
+    forward = predictor.model.bbox_head.forward
+    predictor.model.bbox_head.forward = lambda maps: (
+        predictor.model.bbox_head.prior_generator.grid_priors,
+        forward(maps),
+    )[1]
+    assert type(tiled(predictor)) is TiledDetector
+    soft = predictor_of('retinanet', test_cfg=dict(nms=dict(type='soft_nms')))
+    assert cells_seen(soft.model, 3) is None
 
 
 def test_limits_grow_with_windows():

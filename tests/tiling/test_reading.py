@@ -1,9 +1,14 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from convmlp_backbone.errors import UserError
+from convmlp_backbone.inputs import Source
 from convmlp_backbone.runtime import read_image
-from convmlp_backbone.tiling.reading import Pixels, TiffPixels
+from convmlp_backbone.tiling import reading
+from convmlp_backbone.tiling.reading import Pixels, TiffPixels, images_of
 from convmlp_backbone.tiling.resizing import Resized, resized_classes, taps
 
 tifffile = pytest.importorskip('tifffile')
@@ -81,8 +86,24 @@ def test_a_tile_that_is_damaged(tmp_path):
 )
 def test_kinds_that_are_not_read_by_windows(array, options, tmp_path):
     tifffile.imwrite(tmp_path / 'x.tif', array, **options)
-    with pytest.raises(UserError, match='kind'):
+    with pytest.raises(UserError, match='convert it to a tiled TIFF'):
         TiffPixels(tmp_path / 'x.tif', read_image)
+
+
+def test_a_codec_that_is_not_there(tmp_path, monkeypatch):
+    """Pillow may have it, so the file is read whole; where it is too large, the way out is told."""
+    path, predictor = tmp_path / 'x.tif', SimpleNamespace(read=read_image, own_files=False)
+    Image.fromarray(pixels(3)).save(path, compression='tiff_lzw')
+
+    def decode(*args, **kwargs):
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    monkeypatch.setattr(tifffile.TiffPage, 'decode', decode)
+    ((_, found, _),) = images_of(Source(path, 'x.tif'), predictor)
+    assert type(found) is Pixels and (found.array == pixels(3)).all()
+    monkeypatch.setattr(reading, 'available', lambda: 1000)
+    with pytest.raises(ValueError, match='read whole, 0.0 GiB are free: pip install imagecodecs'):
+        next(images_of(Source(path, 'x.tif'), predictor))
 
 
 def test_what_is_no_tiff(tmp_path):
