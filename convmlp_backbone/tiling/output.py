@@ -23,6 +23,8 @@ from .results import (
 )
 from .segmentors import TiledSegmentor
 
+LONG = 300_000  # so many boxes take seconds
+
 
 def objects(
     job: TiledJob, done: Done, category_ids: Sequence[int], image_id: int
@@ -31,6 +33,8 @@ def objects(
     from pycocotools import mask as coco
 
     found = [done.load(i) for i in range(len(done.files))]
+    if (number := sum(len(each['boxes']) for each in found)) > LONG:
+        print(f'{done.name}: putting {number:,} boxes together', flush=True)
     result = merged(job.network, found)  # type: ignore[arg-type]
     ends = [np.cumsum(each['lengths']) if 'lengths' in each else None for each in found]
     classes = job.predictor.classes

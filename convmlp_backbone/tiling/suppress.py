@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torchvision.ops import box_iou
 
-CELL = 512  # pixels
+CELLS = 64, 512  # pixels: the smallest and the largest
 ROWS = 2048  # of a cell's boxes are compared at a time
 
 
@@ -49,10 +49,12 @@ def overlaps(
 ) -> tuple[np.ndarray, np.ndarray]:
     """All pairs of boxes of a class that overlap by more: the first's and the second's indices.
 
-    Only boxes that touch the same cell of a grid are compared.
+    Only boxes that touch the same cell of a grid are compared. The cells are some boxes wide, so
+    that few are compared in vain, and few lie in many cells.
     """
-    low = (boxes[:, :2] // CELL).astype(np.int64)
-    count = (boxes[:, 2:] // CELL).astype(np.int64) - low + 1
+    cell = float(np.clip(4 * np.median(boxes[:, 2:] - boxes[:, :2]), *CELLS)) if len(boxes) else 1
+    low = (boxes[:, :2] // cell).astype(np.int64)
+    count = (boxes[:, 2:] // cell).astype(np.int64) - low + 1
     times = count.prod(1)
     index = np.repeat(np.arange(len(boxes)), times)
     place = np.arange(len(index)) - np.repeat(times.cumsum() - times, times)
@@ -69,6 +71,6 @@ def overlaps(
         for start in range(0, len(group), ROWS):
             rows = own[start : start + ROWS]
             over = (box_iou(rows, own[start:]) > threshold).triu(1)
-            pairs.append(group[over.nonzero().numpy() + start])
-    found = np.concatenate([np.zeros((0, 2), np.int64), *pairs])
+            pairs.append(group[over.nonzero().numpy() + start].astype(np.int32))
+    found = np.concatenate([np.zeros((0, 2), np.int32), *pairs])
     return found[:, 0], found[:, 1]
