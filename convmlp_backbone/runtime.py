@@ -14,6 +14,7 @@ import re
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -515,6 +516,17 @@ def load_onnxruntime(file: Path, threads: int | None, precision: str) -> Run:
     return lambda inputs: session.run(None, dict(zip(names, inputs, strict=True)))
 
 
+@cache
+def the_only(core: Callable[[], Any]) -> Any:
+    """OpenVINO's core, one for the whole process.
+
+    Every one sets a stack for signals. Where several are deleted in the order in which they were
+    made, the last leaves one that is gone (OpenVINO 2026.4), and the next signal, of Ctrl-C or of
+    a child that ends, is a segmentation fault.
+    """
+    return core()
+
+
 def load_openvino(file: Path, threads: int | None, precision: str) -> Run:
     import openvino
 
@@ -523,7 +535,7 @@ def load_openvino(file: Path, threads: int | None, precision: str) -> Run:
     }
     if threads:
         options['INFERENCE_NUM_THREADS'] = threads
-    core = openvino.Core()
+    core = the_only(openvino.Core)
     request = core.compile_model(core.read_model(str(file)), 'CPU', options).create_infer_request()
 
     def run(inputs):

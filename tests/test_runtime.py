@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 import sys
 
 import numpy as np
@@ -167,6 +169,20 @@ def test_a_file(tmp_path):
     for wrong in (image[None].astype(np.float32), image, image[None, ..., :2], image[None, :0]):
         with pytest.raises(ExportedFileError, match='takes'):
             opened.run(wrong)
+
+
+def test_signals_after_openvino(tmp_path):
+    """Whatever the order in which runtimes are deleted, a handler has a stack to run on."""
+    pytest.importorskip('openvino')
+    opened = [Runtime(model(tmp_path / f'{i}.onnx'), 'openvino') for i in range(3)]
+    while opened:
+        del opened[0]
+    child = os.fork()  # which may be killed
+    if not child:
+        signal.signal(signal.SIGUSR1, lambda *_: None)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from convmlp_backbone.deploy.models import exportable
 from convmlp_backbone.errors import UserError
 from convmlp_backbone.fused import fuse_model
 from convmlp_backbone.network import Network
+from convmlp_backbone.runtime import the_only
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 FORMATS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
@@ -138,9 +139,10 @@ def onnx_runtime(path, shape):
 def openvino_runtime(path, shape, precision='f32'):
     import openvino
 
-    model = openvino.Core().read_model(path)
+    core = the_only(openvino.Core)
+    model = core.read_model(path)
     model.reshape(shape)
-    request = openvino.compile_model(
+    request = core.compile_model(
         model,
         'CPU',
         {

@@ -57,9 +57,9 @@ class Task(NamedTuple):
 
 
 TASKS = (
-    Task('Classifier, 224x224, batch 1', None, 1, 40, 4),
-    Task('Classifier, 224x224, batch 8', None, 8, 15, 8),
-    Task('Levels, 800x1344, batch 1', (800, 1344), 1, 9, 24),
+    Task('Classifier, 224x224, batch 1', None, 1, 20, 4),
+    Task('Classifier, 224x224, batch 8', None, 8, 8, 8),
+    Task('Levels, 800x1344, batch 1', (800, 1344), 1, 5, 24),
 )
 
 
