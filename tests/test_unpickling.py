@@ -1,5 +1,6 @@
 """Checkpoint files made to do harm, and files changed at will: read as data, or refused."""
 
+import logging
 import pickle
 import struct
 import sys
@@ -440,6 +441,12 @@ def assert_harmless(path):
     finally:
         run, RUN[:] = RUN[1:], []
     assert not run
+
+
+@pytest.fixture(autouse=True)
+def no_log(monkeypatch):
+    """A handler whose stream another test has closed would compile what it prints."""
+    monkeypatch.setattr(logging.root.manager, 'disable', logging.CRITICAL)
 
 
 @pytest.fixture(scope='module')

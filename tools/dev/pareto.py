@@ -57,9 +57,9 @@ class Task(NamedTuple):
 
 
 TASKS = (
-    Task('Classifier, 224x224, batch 1', None, 1, 20, 4),
-    Task('Classifier, 224x224, batch 8', None, 8, 8, 8),
-    Task('Levels, 800x1344, batch 1', (800, 1344), 1, 5, 24),
+    Task('Classifier, 224x224, batch 1', None, 1, 9, 4),
+    Task('Classifier, 224x224, batch 8', None, 8, 5, 8),
+    Task('Levels, 800x1344, batch 1', (800, 1344), 1, 3, 24),
 )
 
 
