@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import re
 import resource
 import time
 from collections.abc import Sequence
@@ -19,9 +18,9 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 from ..amp import use_mixed_precision
 from ..cpu import fit_model_to_cpu, keep_freed_memory
+from ..memory import available
 
 ITERATIONS, SECONDS = 4, 20  # so many, or as many as take so long
-CGROUP, MEMORY = Path('/sys/fs/cgroup'), Path('/proc/meminfo')
 
 
 @dataclass
@@ -50,17 +49,7 @@ def device() -> str:
 
 def free_memory() -> float:
     """Bytes that training may take: of the GPU, or of what the machine or the container has."""
-    if device() == 'cuda':
-        return torch.cuda.mem_get_info()[0]
-    free = 1024.0 * int(re.findall(r'MemAvailable: +(\d+) kB', MEMORY.read_text())[0])
-    for names in (
-        ('memory.max', 'memory.current'),
-        ('memory/memory.limit_in_bytes', 'memory/memory.usage_in_bytes'),
-    ):
-        limit, used = (CGROUP / name for name in names)
-        if limit.is_file() and used.is_file() and (text := limit.read_text().strip()).isdigit():
-            free = min(free, int(text) - int(used.read_text()))
-    return free
+    return available(device())
 
 
 def measure(config: Path) -> Cost:

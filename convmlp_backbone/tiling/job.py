@@ -25,12 +25,13 @@ from ..errors import UserError
 from ..files import whole_file
 from ..fused import fuse_model
 from ..inputs import Source
+from ..memory import available
 from ..runtime import new_size
 from ..version import __version__
 from .dense import TiledDenseDetector, cells_seen
 from .detectors import TiledDetector
 from .grid import Box, Tile, tiles, up
-from .memory import SPARE, Need, available, gib, measure, too_large
+from .memory import SPARE, Need, gib, measure, too_large
 from .networks import TiledNetwork
 from .reading import Pixels, images_of
 from .resizing import Resized

@@ -11,7 +11,8 @@ from PIL import Image
 
 from ..errors import UserError
 from ..inputs import Source, frames, pixels_in
-from .memory import available, gib
+from ..memory import available
+from .memory import gib
 
 DECODED = 7  # bytes of a pixel while Pillow decodes it and NumPy copies it
 KEEP = 256 << 20  # bytes of decoded strips or tiles, since neighbours read them again

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from convmlp_backbone import memory
 from convmlp_backbone.fit import derive, measure
 from convmlp_backbone.fit.found import Found
 from convmlp_backbone.fit.plan import flip_directions
@@ -132,9 +133,9 @@ def test_memory_is_that_of_the_container(monkeypatch, tmp_path):
     assert 1e8 < real < 1e14
     for name, value in (('memory.max', 5e9), ('memory.current', 2e9)):
         (tmp_path / name).write_text(f'{value:.0f}\n')
-    monkeypatch.setattr(measure, 'CGROUP', tmp_path)
+    monkeypatch.setattr(memory, 'CGROUPS', tmp_path)
     (tmp_path / 'meminfo').write_text('MemTotal:  99 kB\nMemAvailable:   9000000 kB\n')
-    monkeypatch.setattr(measure, 'MEMORY', tmp_path / 'meminfo')
+    monkeypatch.setattr(memory, 'MEMINFO', tmp_path / 'meminfo')
     assert measure.free_memory() == 3e9
     (tmp_path / 'memory.max').write_text('max\n')
     assert measure.free_memory() == 9e6 * 1024

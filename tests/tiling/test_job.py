@@ -8,6 +8,7 @@ from conftest import ROOT
 from PIL import Image
 from tiny_models import CLASSES, tiny_config, tiny_model
 
+from convmlp_backbone import memory as machine
 from convmlp_backbone.errors import UserError
 from convmlp_backbone.files import held
 from convmlp_backbone.tiling import job as module
@@ -249,8 +250,8 @@ def test_pipelines_that_windows_cannot_have(steps):
 
 def test_what_is_free(tmp_path):
     (tmp_path / 'meminfo').write_text('MemTotal: 9 kB\nMemAvailable:  5 kB\n')
-    assert memory.free_of_machine(tmp_path / 'meminfo') == 5120
-    assert memory.free_of_machine(tmp_path / 'nowhere') == float('inf')
+    assert machine.free_of_machine(tmp_path / 'meminfo') == 5120
+    assert machine.free_of_machine(tmp_path / 'nowhere') == float('inf')
     for path, limit in (('', 'max'), ('a', '1000'), ('a/b', 'max')):
         folder = tmp_path / 'cgroup' / path
         folder.mkdir(exist_ok=True)
@@ -258,16 +259,16 @@ def test_what_is_free(tmp_path):
         (folder / 'memory.current').write_text('700')
         (folder / 'memory.stat').write_text('anon 600\ninactive_file 100\n')
     (tmp_path / 'own').write_text('0::/a/b\n')
-    assert memory.free_of_group(tmp_path / 'cgroup', tmp_path / 'own') == 400
+    assert machine.free_of_group(tmp_path / 'cgroup', tmp_path / 'own') == 400
     (tmp_path / 'own').write_text('0::/\n')
-    assert memory.free_of_group(tmp_path / 'cgroup', tmp_path / 'own') == float('inf')
+    assert machine.free_of_group(tmp_path / 'cgroup', tmp_path / 'own') == float('inf')
     first = tmp_path / 'cgroup/memory/d'
     first.mkdir(parents=True)
     (first / 'memory.limit_in_bytes').write_text('900')
     (first / 'memory.usage_in_bytes').write_text('800')
     (first / 'memory.stat').write_text('total_inactive_file 50\n')
     (tmp_path / 'own').write_text('5:cpu,memory:/d\n4:cpuset:/a\n')
-    assert memory.free_of_group(tmp_path / 'cgroup', tmp_path / 'own') == 150
+    assert machine.free_of_group(tmp_path / 'cgroup', tmp_path / 'own') == 150
 
 
 def test_need_grows_with_the_image():

@@ -28,6 +28,7 @@ from convmlp_backbone.deploy.files import trace, write_onnx
 from convmlp_backbone.deploy.models import exportable
 from convmlp_backbone.errors import UserError
 from convmlp_backbone.fused import fuse_model
+from convmlp_backbone.memory import resident
 from convmlp_backbone.network import Network
 from convmlp_backbone.runtime import the_only
 
@@ -284,17 +285,9 @@ def peak_memory(name):
         function(x)
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     Path('/proc/self/clear_refs').write_text('5')  # Linux forgets the peak
-    before = resident_memory('VmRSS')
+    before = resident('VmRSS')
     function(x)
-    return resident_memory('VmHWM') - before
-
-
-def resident_memory(key):
-    """What Linux says of this process, in MB."""
-    (line,) = (
-        line for line in Path('/proc/self/status').read_text().splitlines() if line.startswith(key)
-    )
-    return int(line.split()[1]) / 1024
+    return (resident('VmHWM') - before) / 2**20
 
 
 def end_with_parent():
