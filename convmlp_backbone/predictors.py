@@ -189,7 +189,25 @@ class CheckpointPredictor(Predictor):
         return [sample.cpu() for sample in samples]
 
 
-class FilePredictor(Predictor):
+class FactsPredictor(Predictor):
+    """What an exported file's facts are enough for: pictures of what its model found.
+
+    Args:
+        facts: See :func:`convmlp_backbone.deploy.facts.facts_of`; of a task in :data:`SCOPES`.
+    """
+
+    def __init__(self, facts: dict):
+        self.task, self.channels = facts['task'], facts.get('in_channels', 3)
+        classes = facts['classes'] or []
+        palette = full_palette(facts['palette'] or None, len(classes))
+        super().__init__(SCOPES[self.task], dict(classes=classes, palette=palette))
+
+    def as_sample(self, result: Any, image: np.ndarray) -> BaseDataElement:
+        """What a :class:`~convmlp_backbone.runtime.Runtime` found, as a toolbox's data sample."""
+        return as_sample(result, self.sample(metainfo=dict(ori_shape=image.shape[:2])), self.task)
+
+
+class FilePredictor(FactsPredictor):
     """An exported file, in its runtime."""
 
     def __init__(self, file: str | Path, **options: Any):
@@ -199,24 +217,14 @@ class FilePredictor(Predictor):
             raise UserError(f'{file} is a {facts["task"]}, which predicts nothing to draw')
         if facts['input'] != 'rgb':
             raise UserError(f'{file} takes normalised floats: export it without --normalised')
-        self.channels = facts.get('in_channels', 3)
-        meta = {key: facts[key] for key in ('classes', 'palette') if facts[key]}
-        meta.setdefault('classes', [])
-        super().__init__(
-            SCOPES[facts['task']],
-            dict(meta, palette=full_palette(meta.get('palette'), len(meta['classes']))),
-        )
+        super().__init__(facts)
 
     def read(self, source: Any) -> np.ndarray:
         return read_image(source, self.channels)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[BaseDataElement]:
         return [
-            as_sample(
-                result,
-                self.sample(metainfo=dict(ori_shape=image.shape[:2])),
-                self.runtime.facts['task'],
-            )
+            self.as_sample(result, image)
             for image, result in zip(images, self.runtime.predict(images), strict=True)
         ]
 

@@ -15,7 +15,6 @@ Writes DIR/benchmark.md, .json and .png, and photo.jpg, what every form finds in
 import copy
 import json
 import math
-import os
 import platform
 import statistics
 from argparse import ArgumentParser, Namespace
@@ -29,17 +28,16 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
-from ..checks.names import full_palette
 from ..cpu import keep_freed_memory
-from ..deploy.evaluation import as_sample, evaluator
+from ..deploy.evaluation import evaluator
 from ..deploy.facts import facts_of, test_dataset
 from ..deploy.files import trace
 from ..deploy.forms import CLEAR, difference, file_forms, pytorch_forms, ratio, seconds_in_turns
 from ..deploy.models import exportable
 from ..deploy.quantisation import require_nncf
 from ..errors import UserError
-from ..files import require_writable
-from ..predictors import SCOPES, Predictor
+from ..files import require_writable, whole_file
+from ..predictors import SCOPES, FactsPredictor
 from ..runtime import bf16_unit, prepare, resize
 from . import options
 from .models import image_shape
@@ -72,10 +70,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def check(args: Namespace) -> None:
-    for name in ('batch', 'turns', 'threads'):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UserError(f'--{name} {value}: expected 1 or more')
+    options.require_one_or_more(args, 'batch', 'turns', 'threads')
     if args.int8:
         require_nncf()
     elif args.calibrate:
@@ -133,14 +128,17 @@ def run(args: Namespace) -> dict[str, Any]:
         f'bfloat16 by {bf16_unit() or "no unit"}, {threads} threads; {versions}; '
         f'medians of {args.turns} turns'
     )
-    out = Path(args.out_dir)
-    told = dict(machine=machine, rows=rows)
-    (out / 'benchmark.json').write_text(json.dumps(told, indent=1))
-    (out / 'benchmark.md').write_text(f'{table(rows)}\n\n{machine}\n')
+    out, told = Path(args.out_dir), dict(machine=machine, rows=rows)
+    text = f'{table(rows)}\n\n{machine}\n'
+    for name, content in (('json', json.dumps(told, indent=1)), ('md', text)):
+        with whole_file(out / f'benchmark.{name}') as part:
+            part.write_text(content)
     draw(rows, out / 'benchmark.png', machine)
+    print(f'{text}written to {out}: benchmark.md, .json, .png', end='')
     if facts['task'] in SCOPES:
         draw_photos(images[0], [row['form'] for row in rows], found, facts, out / 'photo.jpg')
-    print(f'{table(rows)}\n\n{machine}\nwritten to {out}: {", ".join(sorted(os.listdir(out)))}')
+        print(', photo.jpg', end='')
+    print()
     return told
 
 
@@ -202,9 +200,7 @@ def draw_photos(
     """What every form finds in an image, of the batch its first."""
     from matplotlib.figure import Figure
 
-    task, classes = facts['task'], facts['classes'] or []
-    palette = full_palette(facts['palette'], len(classes))
-    predictor = Predictor(SCOPES[task], dict(classes=classes, palette=palette))
+    task, predictor = facts['task'], FactsPredictor(facts)
     columns = min(len(names), 3)
     rows = math.ceil(len(names) / columns)
     height = 4 * image.shape[0] / image.shape[1] + 0.4
@@ -214,7 +210,6 @@ def draw_photos(
         axes.set_axis_off()
     for axes, name, answer in zip(grid.flat, names, found, strict=False):
         result = answer[0][0] if task == 'classification' else answer[0]
-        sample = predictor.sample(metainfo=dict(ori_shape=image.shape[:2]))
-        axes.imshow(predictor.picture(image, as_sample(result, sample, task), CLEAR))
+        axes.imshow(predictor.picture(image, predictor.as_sample(result, image), CLEAR))
         axes.set_title(name, fontsize=9)
     figure.savefig(path, dpi=120)

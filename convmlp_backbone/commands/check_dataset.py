@@ -37,8 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> dict:
-    if args.processes < 1:
-        raise UserError(f'--processes {args.processes}: expected 1 or more')
+    options.require_one_or_more(args, 'processes')
     args.no_check = True  # all of it comes now
     cfg = load_config(args, splits=['train', 'val'])
     whole = Whole(

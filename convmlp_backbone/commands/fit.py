@@ -19,6 +19,7 @@ from pathlib import Path
 
 from mmengine.runner import Runner
 
+from .. import hooks
 from ..checkpoints import enable_safe_loading, load_model
 from ..config import PACKAGE
 from ..errors import UserError
@@ -206,5 +207,5 @@ def afterwards(command: list[str], out: Path) -> None:
 
 def best_checkpoint(folder: Path) -> Path:
     """The one with the best score, or the last where none had any."""
-    best = max(folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime, default=None)
-    return best or folder / Path((folder / 'last_checkpoint').read_text().strip()).name
+    last = folder / 'last_checkpoint'
+    return hooks.best_checkpoint(folder) or folder / Path(last.read_text().strip()).name

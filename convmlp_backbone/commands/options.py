@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import DictAction
 
 from ..amp import CHOICES
+from ..errors import UserError
 from ..processes import is_first_process
 from ..runtime import PRECISIONS
 
@@ -119,6 +120,13 @@ def add(parser: _ActionsContainer, *names: str, **changes: Any) -> None:
         argument = parser.add_argument(name, **option)
         if by:
             complete(argument, by)
+
+
+def require_one_or_more(args: Namespace, *names: str) -> None:
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f'--{name} {value}: expected 1 or more')
 
 
 def tell_precision(args: Namespace, reason: str) -> None:

@@ -43,6 +43,7 @@ from ..predictors import CheckpointPredictor, FilePredictor, Predictor, is_expor
 from ..tiling.job import TiledJob
 from ..tiling.memory import measure, too_large
 from ..tiling.output import predict_tiled
+from ..tiling.results import coco_result
 from . import options
 from .models import building, checked_config
 
@@ -58,18 +59,10 @@ def coco_results(
 ) -> list[dict]:
     """What a detector found in one image, in COCO's result format; boxes are x, y, w, h."""
     found = sample.pred_instances.numpy()
+    columns = (part.tolist() for part in (found.bboxes, found.scores, found.labels))
     results = [
-        dict(
-            image_id=image_id,
-            category_id=category_ids[label],
-            score=score,
-            bbox=[x1, y1, x2 - x1, y2 - y1],
-            file_name=name,
-            category_name=classes[label],
-        )
-        for label, score, (x1, y1, x2, y2) in zip(
-            found.labels.tolist(), found.scores.tolist(), found.bboxes.tolist(), strict=True
-        )
+        coco_result(box, score, category_ids[label], classes[label], name, image_id)
+        for box, score, label in zip(*columns, strict=True)
     ]
     if 'masks' in found:
         from pycocotools import mask
@@ -210,8 +203,7 @@ def trial(predictor: Predictor, shape: tuple[int, ...]) -> None:
 
 
 def run(args: Namespace) -> None:
-    if args.batch < 1:
-        raise UserError(f'--batch {args.batch}: expected 1 or more')
+    options.require_one_or_more(args, 'batch')
     check_tiles(args)
     predictor, sources = load(args)
     image_ids: dict[Path, int] = {}

@@ -70,8 +70,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> dict[str, Any]:
     if len(args.work_dirs) > 2:
         raise UserError(f'{len(args.work_dirs)} work dirs: expected one, or two to compare')
-    if args.bootstrap < 1:
-        raise UserError(f'--bootstrap {args.bootstrap}: expected 1 or more')
+    options.require_one_or_more(args, 'bootstrap')
     for name in ('predictions', 'checkpoint'):
         given = getattr(args, name)
         if given and len(given) != len(args.work_dirs):

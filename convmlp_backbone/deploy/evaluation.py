@@ -15,6 +15,7 @@ from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
+from .. import training_log
 from ..errors import UserError
 from ..runtime import ExportedFileError, Runtime
 from .agreement import given
@@ -86,7 +87,8 @@ def as_sample(result: Any, sample: BaseDataElement, task: str) -> BaseDataElemen
 
 
 # What a model is judged by, and its largest value.
-METRICS = {'bbox_mAP': 1, 'segm_mAP': 1, 'mIoU': 100, 'top1': 100, 'multi-label/mAP': 100}
+METRICS = {name.rpartition('/')[2]: most for name, (_, most) in training_log.METRICS.items()}
+METRICS['multi-label/mAP'] = 100
 
 
 def evaluator(cfg: Config) -> Callable[[BaseModel], dict[str, float]]:

@@ -14,6 +14,7 @@ import torch
 
 from ..errors import UserError
 from ..files import whole_file
+from ..runtime import the_only
 from .models import Exportable
 
 ENDINGS = ('.onnx', '.xml', '.pt2')
@@ -131,7 +132,8 @@ def convert(onnx: Path, path: Path, facts: dict) -> None:
     """An ONNX file as OpenVINO's IR."""
     import openvino
 
-    model = openvino.Core().read_model(onnx)  # convert_model does the same, and tells of its use
+    # convert_model does the same, and tells of its use.
+    model = the_only(openvino.Core).read_model(onnx)
     for key, value in facts.items():
         model.set_rt_info(json.dumps(value), ['convmlp', key])
     openvino.save_model(model, path, compress_to_fp16=False)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from mmengine.model import BaseModel
+from torchvision.ops import box_iou
 
 from ..amp import predict_in_bf16
 from ..fused import fuse_model
@@ -133,9 +134,10 @@ def difference(ours: Any, theirs: Any, task: str) -> str:
         return f'{max(far):.1e} of the largest'
     lost, clear, boxes, scores = 0, 0, 0.0, 0.0
     for a, b in zip(ours, theirs, strict=True):
+        ious = box_iou(*(torch.from_numpy(found.boxes) for found in (b, a))).numpy()
         for i in np.flatnonzero(b.scores >= CLEAR):
             clear += 1
-            overlaps = iou(b.boxes[i], a.boxes) * (a.labels == b.labels[i])
+            overlaps = ious[i] * (a.labels == b.labels[i])
             if overlaps.max(initial=0) < 0.5:
                 lost += 1
                 continue
@@ -145,11 +147,3 @@ def difference(ours: Any, theirs: Any, task: str) -> str:
     if not clear:
         return 'no objects'
     return f'scores {scores:.1e}, boxes {boxes:.1e} px' + (f', {lost} of {clear} lost' * (lost > 0))
-
-
-def iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Overlap of a box (4,) with boxes (n, 4)."""
-    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
-    common = sides.clip(0).prod(1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
-    return common / np.maximum(areas - common, 1e-9)

@@ -8,7 +8,7 @@ from .checkpoint import AtomicBackend, AtomicCheckpointHook
 from .invalid_loss import InvalidLossHook
 from .resume import ReproducibleResumeHook
 from .show_predictions import ShowPredictionsHook
-from .work_dir import latest_checkpoint, prepare_training
+from .work_dir import best_checkpoint, latest_checkpoint, prepare_training
 
 __all__ = [
     'AtomicBackend',
@@ -16,6 +16,7 @@ __all__ = [
     'InvalidLossHook',
     'ReproducibleResumeHook',
     'ShowPredictionsHook',
+    'best_checkpoint',
     'latest_checkpoint',
     'prepare_training',
 ]

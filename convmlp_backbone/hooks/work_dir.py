@@ -72,6 +72,12 @@ def _lock(path):
     return file
 
 
+def best_checkpoint(work_dir: str | Path) -> Path | None:
+    """The checkpoint of ``work_dir`` with the best score, None if none had a score."""
+    found = Path(work_dir).glob('best_*.pth')
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
 def latest_checkpoint(work_dir: str | Path) -> str | None:
     """The checkpoint of ``work_dir`` that a training goes on from, None if the folder holds none.
 

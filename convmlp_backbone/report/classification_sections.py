@@ -32,8 +32,7 @@ def sections(found: Classifications) -> Iterator[Section]:
                     [
                         row['name'],
                         row['images'],
-                        number(row['recall']),
-                        number(row['precision']),
+                        *(number(row[key]) for key in ('recall', 'precision')),
                     ]
                     for row in found.per_class()
                 ],

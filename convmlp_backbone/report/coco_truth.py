@@ -1,13 +1,12 @@
 """The objects of a validation set, of whatever type, as COCO's format has them."""
 
 import contextlib
-import json
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from ..checks.coco import read
 from ..checks.loaders import unwrap
 
 
@@ -22,7 +21,7 @@ def coco_truth(dataset: Any) -> dict:
     for part in unwrap(dataset):
         own, labels = None, {}
         if hasattr(part, 'cat_ids') and str(part.ann_file).endswith('.json'):
-            coco = json.loads(Path(part.ann_file).read_text())
+            coco, _ = read(part.ann_file)
             own = defaultdict(list)
             for annotation in coco['annotations']:
                 own[annotation['image_id']].append(annotation)

@@ -79,6 +79,11 @@ class Detections(Evidence):
         """(N, 7): image, x, y, width, height, score, category."""
         return np.asarray(self.rows, float).reshape(-1, 7)
 
+    @property
+    def annotations(self) -> list[dict]:
+        """Of the images that were read."""
+        return [a for a in self.truth['annotations'] if a['image_id'] - 1 not in self.left_out]
+
     def evaluated(self, kind: str) -> Any:
         """hotcoco's evaluation of boxes (bbox) or masks (segm), of the images that were read."""
         import hotcoco
@@ -86,9 +91,7 @@ class Detections(Evidence):
         read = dict(
             self.truth,
             images=[i for i in self.truth['images'] if i['id'] - 1 not in self.left_out],
-            annotations=[
-                a for a in self.truth['annotations'] if a['image_id'] - 1 not in self.left_out
-            ],
+            annotations=self.annotations,
         )
         if kind == 'bbox':
             found: Any = self.results
@@ -169,8 +172,8 @@ class Detections(Evidence):
     def objects(self) -> np.ndarray:
         """(classes, images): how many objects count."""
         found = np.zeros((len(self.classes), len(self.paths)), int)
-        for a in self.truth['annotations']:
-            if not a.get('iscrowd') and a['image_id'] - 1 not in self.left_out:
+        for a in self.annotations:
+            if not a.get('iscrowd'):
                 found[a['category_id'] - 1, a['image_id'] - 1] += 1
         return found
 
@@ -233,11 +236,7 @@ class Detections(Evidence):
     def per_size(self) -> list[tuple[str, int, float | None]]:
         """Name, objects and AP of COCO's three sizes."""
         limits = dict(s=(0, 32**2), m=(32**2, 96**2), l=(96**2, 1e10))
-        areas = [
-            a.get('area', 0)
-            for a in self.truth['annotations']
-            if not a.get('iscrowd') and a['image_id'] - 1 not in self.left_out
-        ]
+        areas = [a.get('area', 0) for a in self.annotations if not a.get('iscrowd')]
         scores = self.evaluation.report()['metrics']
         return [
             (

@@ -119,10 +119,7 @@ def essence(cfg: Any) -> dict[str, str]:
         f'lr {get("optim_wrapper.optimizer.lr")}, '
         f'weight decay {get("optim_wrapper.optimizer.weight_decay")}',
         'precision': f'{get("optim_wrapper.type")} {get("optim_wrapper.dtype", "float32")}',
-        'schedule': ', '.join(
-            str(part.get('type'))
-            for part in (schedule if isinstance(schedule, list) else [schedule])
-        ),
+        'schedule': ', '.join(str(part.get('type')) for part in schedule),
         'length': ', '.join(f'{k} {v}' for k, v in length.items()),
         'seed': get('randomness.seed', 'none'),
     }

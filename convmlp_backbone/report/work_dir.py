@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import UserError
-from ..hooks import latest_checkpoint
+from ..hooks import best_checkpoint, latest_checkpoint
 from ..training_log import read_run
 
 # As MMEngine's log calls them.
@@ -60,7 +60,7 @@ def open_work_dir(name: str | Path) -> WorkDir:
         raise UserError(
             f'{folder} has no config (TIME/vis_data/config.py); convmlp train leaves one'
         )
-    best = max(folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime, default=None)
+    best = best_checkpoint(folder)
     last = None if best else latest_checkpoint(folder)
     if not (best or last):
         notes.append(f'{folder} has no checkpoint')

@@ -49,7 +49,15 @@ def objects(
             pixels = coco.decode(dict(size=[height, width], counts=code))
             mask, rings = mask_in_image(pixels, top, left, done.shape), polygons(pixels, top, left)
         yield (
-            coco_result(box, score, category_ids[label], classes[label], done.name, image_id, mask),
+            coco_result(
+                box.tolist(),
+                score,
+                category_ids[label],
+                classes[label],
+                done.name,
+                image_id,
+                mask,
+            ),
             feature(box, score, classes[label], rings),
         )
 

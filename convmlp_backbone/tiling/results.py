@@ -98,16 +98,21 @@ def feature_collection(path: Path) -> AbstractContextManager[Callable[[Any], Non
 
 
 def coco_result(
-    box: np.ndarray,
+    box: Sequence[float],
     score: float,
     category_id: int,
     category: str,
     name: str,
     image_id: int,
-    mask: dict | None,
+    mask: dict | None = None,
 ) -> dict:
-    """An object in COCO's result format, with names besides; the box is x, y, width, height."""
-    x1, y1, x2, y2 = box.tolist()
+    """An object in COCO's result format, with names besides.
+
+    Args:
+        box: x1, y1, x2, y2; there it is x, y, width, height.
+        mask: Run lengths, None without masks.
+    """
+    x1, y1, x2, y2 = box
     result = dict(
         image_id=image_id,
         category_id=category_id,
