@@ -123,6 +123,8 @@ def check(args: Namespace) -> None:
         raise UserError(f'{args.out} exists already: give another name or remove it')
     if args.out.suffix == '.pt2' and args.precision != 'f32':
         raise UserError(f'--precision {args.precision}: {args.out.name} runs in f32 only')
+    if not 0 <= args.max_drop <= 1:
+        raise UserError(f'--max-drop {args.max_drop}: expected a number from 0 to 1')
     if args.precision == 'int8':
         require_nncf()
         if args.model.lower() in NAMES:

@@ -272,7 +272,7 @@ def check_tiles(args: Namespace) -> None:
         for name in ('scale', 'halo'):
             if getattr(args, name) is not None:
                 raise UserError(f'--{name} {getattr(args, name)}: only with --tile')
-    elif args.tile != 'auto' and not (args.tile.isdigit() and int(args.tile)):
+    elif args.tile != 'auto' and not (args.tile.isdecimal() and int(args.tile)):
         raise UserError(f'--tile {args.tile}: expected a number of pixels, or auto')
     if args.scale is not None and not 0 < args.scale < math.inf:
         raise UserError(f'--scale {args.scale}: expected a number above 0')

@@ -19,7 +19,7 @@ from mmengine.registry import DATASETS, init_default_scope
 
 from ..checkpoints import load_model
 from ..errors import UserError
-from ..files import whole_file
+from ..files import require_writable, whole_file
 from ..report.comparison import comparison
 from ..report.evaluation import Evidence, predict_all, read_predictions
 from ..report.evidence import evidence_of
@@ -81,8 +81,9 @@ def run(args: Namespace) -> dict[str, Any]:
     if find_spec('hotcoco') is None:
         raise UserError('the report is computed by hotcoco: pip install hotcoco')
     runs = [open_work_dir(name) for name in args.work_dirs]
-    found = [evaluate(args, place, run) for place, run in enumerate(runs)]
     out = Path(args.out or Path(args.work_dirs[0], 'report.html'))
+    require_writable(out)
+    found = [evaluate(args, place, run) for place, run in enumerate(runs)]
     answer: dict[str, Any] = dict(report=str(out))
     if len(runs) == 1:
         (run, (cfg, evidence, source)) = runs[0], found[0]

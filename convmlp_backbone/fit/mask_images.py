@@ -299,8 +299,8 @@ def read_colours(path: Path) -> dict[tuple[int, int, int], str]:
         ]
     )
     for row in rows:
-        numbers = [int(part) for part in row if part.strip().isdigit()][:3]
-        words = [part.strip() for part in row if part.strip() and not part.strip().isdigit()]
+        numbers = [int(part) for part in row if part.strip().isdecimal()][:3]
+        words = [part.strip() for part in row if part.strip() and not part.strip().isdecimal()]
         if len(numbers) == 3 and words:
             colours[numbers[0], numbers[1], numbers[2]] = ' '.join(words)
     return colours

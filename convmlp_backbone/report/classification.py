@@ -9,7 +9,7 @@ from mmengine.structures import BaseDataElement
 
 from ..errors import UserError
 from .bootstrap import Samples
-from .evaluation import Evidence, infos
+from .evaluation import Evidence, finite, infos
 
 BEST = 5
 
@@ -46,7 +46,7 @@ class Classifications(Evidence):
             return
         found = results[0]['predictions'][:BEST]
         labels = [self.classes.index(part['category_name']) for part in found]
-        scores = [part['score'] for part in found]
+        scores = finite([part['score'] for part in found])
         self.set_best(index, np.array(labels, int), np.array(scores, float))
         told = dict(zip(labels, scores, strict=True))
         self.of_truth[index] = told.get(int(self.labels[index]), 0.0)

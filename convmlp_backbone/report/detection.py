@@ -12,10 +12,11 @@ from mmengine.structures import BaseDataElement
 from rich.progress import track
 
 from ..checks.loaders import unwrap
+from ..errors import UserError
 from .bootstrap import ClassMatches, Samples, average_precisions
 from .coco_truth import coco_truth
 from .curve import Curve, f1
-from .evaluation import Evidence
+from .evaluation import Evidence, finite
 
 IOU = 0.5  # from which a box counts as found, wherever the report does not say otherwise
 IOUS = np.linspace(0.5, 0.95, 10)  # of COCO's AP
@@ -69,8 +70,8 @@ class Detections(Evidence):
                 category = names[result['category_name']]
             else:
                 category = numbers[result['category_id']]
-            x, y, width, height = result['bbox']
-            self.rows.append([index + 1, x, y, width, height, result['score'], category])
+            x, y, width, height, score = finite([*result['bbox'], result['score']])
+            self.rows.append([index + 1, x, y, width, height, score, category])
             if self.masks:
                 self.codes.append(result['segmentation'])
 
@@ -103,7 +104,11 @@ class Detections(Evidence):
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter('ignore')  # that there is nothing
             coco = hotcoco.COCO(read)
-            evaluation = hotcoco.COCOeval(coco, coco.load_res(found), kind)
+            try:
+                results = coco.load_res(found)
+            except (ValueError, TypeError) as error:  # masks from a file are whatever they are
+                raise UserError(f'these predictions cannot be evaluated: {error}') from error
+            evaluation = hotcoco.COCOeval(coco, results, kind)
             evaluation.run()
         return evaluation
 

@@ -159,6 +159,14 @@ def read_predictions(file: Path, evidence: Evidence) -> None:
         print(f'warning: {len(unknown)} images of {file} are not in the validation set')
 
 
+def finite(values: Sequence[Any]) -> list[float]:
+    """Numbers of a file of predictions; ValueError where one is none, or not finite."""
+    numbers = [float(value) for value in values]
+    if not np.isfinite(numbers).all():
+        raise ValueError(f'{values} are not all finite')
+    return numbers
+
+
 def names_and_ids(evidence: Evidence) -> tuple[dict[str, int | None], dict[Any, int]]:
     """Which image a name means, by every end of its path that only one has; and which an id."""
     by_name: dict[str, int | None] = {}

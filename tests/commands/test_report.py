@@ -148,6 +148,7 @@ def test_classifiers_and_an_image_that_cannot_be_read(classifiers, call_tool, tm
         (['x', '--predictions', 'a.json', 'b.json'], '2 files for 1 work dirs'),
         (['x', 'x', '--checkpoint', 'a.pth'], '1 files for 2 work dirs'),
         (['x', '--bootstrap', '0'], 'expected 1 or more'),
+        (['x', '--out', 'x/x.py/r.html'], 'x/x.py: Not a directory'),
         (['x'], 'x has no checkpoint: --checkpoint FILE, or --predictions FILE'),
         (['x', '--checkpoint', 'a.pth'], 'no checkpoint'),
         (['x', '--predictions', 'a.json'], 'no file --predictions a.json'),

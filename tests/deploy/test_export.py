@@ -223,6 +223,7 @@ def test_int8(coins_segmentor, call_tool, tmp_path):
     [
         (['x.pt2', '--precision', 'bf16'], 'x.pt2 runs in f32 only'),
         (['x.onnx', '--calibrate', '.'], 'only with --precision int8'),
+        (['x.onnx', '--max-drop', 'nan'], '--max-drop nan: expected a number from 0 to 1'),
         (['x.onnx', '--precision', 'int8'], 'pip install "convmlp-backbone[int8]"'),
         (['file/x.onnx'], 'file: Not a directory'),
     ],

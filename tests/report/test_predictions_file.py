@@ -45,12 +45,32 @@ def test_which_image_and_class(result, row, tmp_path):
         ('p.json', '[{"image_id": 100}]', "cannot be understood .KeyError: 'category_id'"),
         ('p.json', '[{"image_id": 100, "category_name": "z"}]', "KeyError: 'z'"),
         ('p.json', '[{"image_id": 100, "category_id": 1, "bbox": [1], "score": 1}]', 'ValueError'),
+        *(
+            ('p.json', json.dumps([dict(BOX, image_id=100, category_id=1) | wrong]), words)
+            for wrong, words in (
+                (dict(score='high'), 'could not convert'),
+                (dict(score=float('nan')), 'are not all finite'),
+                (dict(bbox=[1, 2, 3, float('inf')]), 'are not all finite'),
+                (dict(score=None), 'TypeError'),
+            )
+        ),
     ],
 )
 def test_what_is_none(name, content, words, tmp_path):
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=words):
         read_predictions(tmp_path / name, made())
+
+
+@pytest.mark.parametrize('mask', [5, 'x', dict(size=[9e9, 9e9], counts=[1])])
+def test_masks_that_are_none(mask, tmp_path):
+    result = dict(BOX, image_id=100, category_id=1, segmentation=mask)
+    (tmp_path / 'p.json').write_text(json.dumps([result]))
+    found = made()
+    found.masks = True
+    read_predictions(tmp_path / 'p.json', found)
+    with pytest.raises(UserError, match='these predictions cannot be evaluated'):
+        found.metrics  # noqa: B018
 
 
 def test_no_predictions_at_all(tmp_path):

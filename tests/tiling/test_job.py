@@ -193,6 +193,7 @@ def test_files_that_cannot_be_read_are_named_and_left_out(setup, call_tool):
     [
         (['--tile', '0'], '--tile 0: expected'),
         (['--tile', '-5'], 'expected'),
+        (['--tile', '²'], '--tile ²: expected a number of pixels, or auto'),
         (['--tile', 'much'], '--tile much: expected a number of pixels, or auto'),
         (['--tile', 'auto', '--scale', 'nan'], '--scale nan'),
         (['--tile', 'auto', '--scale', '0'], '--scale 0.0'),
