@@ -40,13 +40,13 @@ class Model(BaseModel):
         levels = self.backbone(inputs)
         return dict(
             loss=sum(
-                (conv(level) - 1).square().mean()
+                (conv(level).float() - 1).square().mean()
                 for conv, level in zip(self.convs, levels, strict=True)
             )
         )
 
 
-def train(launcher, rank_to_kill=None):
+def train(launcher, rank_to_kill=None, wrapper='OptimWrapper'):
     """Ten steps with all hooks; the losses, averaged over the processes, go to losses.json."""
     world_size = int(os.environ.get('WORLD_SIZE', 1))
     torch.manual_seed(0)
@@ -69,7 +69,7 @@ def train(launcher, rank_to_kill=None):
             collate_fn=dict(type='default_collate'),
         ),
         train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=1),
-        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)),
+        optim_wrapper=dict(type=wrapper, optimizer=dict(type='AdamW', lr=1e-3)),
         default_hooks=dict(
             checkpoint=dict(type='AtomicCheckpointHook'),
             resume=dict(type='ReproducibleResumeHook'),
@@ -99,4 +99,8 @@ if __name__ == '__main__':
     task, launcher = sys.argv[1], sys.argv[-1]
     if launcher == 'pytorch':
         dist.init_process_group('gloo')  # MMEngine's own set-up picks a GPU for every process
-    train(launcher, rank_to_kill=1 if task == 'kill' else None)
+    train(
+        launcher,
+        rank_to_kill=1 if task == 'kill' else None,
+        wrapper='CPUAmpOptimWrapper' if task == 'amp' else 'OptimWrapper',
+    )

@@ -262,13 +262,15 @@ RECOMPUTED = [dict(with_cp=True, large=math.inf), dict(large=0), dict(with_cp=Tr
 
 @pytest.mark.parametrize('norm_eval', [False, True])
 @pytest.mark.parametrize('how', RECOMPUTED, ids=str)
-def test_computing_again_changes_nothing(norm_eval, how):
+@pytest.mark.parametrize('autocast', [False, True])
+def test_computing_again_changes_nothing(autocast, norm_eval, how):
     def train(**how):
         model = tiny(norm_eval=norm_eval, drop_path_rate=0.5).train()
         recompute.apply(model, **how)
         x = images(n=8).requires_grad_()
         torch.manual_seed(1)  # the drop path's
-        levels = model(x)
+        with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+            levels = model(x)
         sum((level**2).mean() for level in levels).backward()
         # Statistics too: the second forward pass of a checkpointed block must not move them.
         return [*levels, x.grad, *(p.grad for p in model.parameters()), *model.buffers()]

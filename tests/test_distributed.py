@@ -59,6 +59,12 @@ def test_two_processes_equal_one(one_process, tmp_path):
     np.testing.assert_allclose(two, one_process, rtol=1e-5)
 
 
+def test_two_processes_equal_one_in_bfloat16(one_process, tmp_path):
+    one, two = (losses(launch(tmp_path / str(n), n, 'amp'), tmp_path / str(n)) for n in (1, 2))
+    np.testing.assert_allclose(two, one, rtol=1e-3)
+    assert one != one_process
+
+
 def test_two_nodes_equal_one_process(one_process, tmp_path):
     # No other test listens there; torchrun takes a free port only where there is one node.
     nodes = [

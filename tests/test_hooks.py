@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -152,7 +153,12 @@ def poison(runner):
     runner.model.forward = forward
 
 
-def test_loss_that_is_not_finite_stops_before_the_step(train, tmp_path):
+PRECISIONS = dict(argvalues=[{}, dict(type='CPUAmpOptimWrapper')], ids=['float32', 'amp'])
+
+
+@pytest.mark.parametrize('wrapper', **PRECISIONS)
+def test_loss_that_is_not_finite_stops_before_the_step(wrapper, train, tmp_path):
+    train = partial(train, optim_wrapper=wrapper)
     with pytest.raises(TrainingStopped) as error:
         train('nan', seed=0, hooks=[At(8, poison)])
     message = str(error.value)
@@ -198,7 +204,11 @@ def finite(path):
 
 @pytest.mark.parametrize('iteration', [2 * EPOCH - 1, 2 * EPOCH - 3])
 @pytest.mark.parametrize('hooks', [(), [dict(type='EMAHook')]], ids=['', 'ema'])
-def test_gradient_that_is_not_finite_spoils_no_checkpoint(iteration, hooks, train, tmp_path):
+@pytest.mark.parametrize('wrapper', **PRECISIONS)
+def test_gradient_that_is_not_finite_spoils_no_checkpoint(
+    wrapper, iteration, hooks, train, tmp_path
+):
+    train = partial(train, optim_wrapper=wrapper)
     with pytest.raises(TrainingStopped, match='not finite') as error:
         train(
             'run',

@@ -67,6 +67,7 @@ def amp_on_cpu(monkeypatch):
 
 # Small, so that the scale grows within the run.
 AMP = dict(type='AmpOptimWrapper', loss_scale=dict(growth_interval=4), dtype='bfloat16')
+CPU_AMP = dict(type='CPUAmpOptimWrapper')  # of --amp without a GPU
 CASES = {
     'accumulation': dict(accumulative_counts=4),
     'accumulation, iterations': dict(ITER, accumulative_counts=4),
@@ -77,6 +78,14 @@ CASES = {
         val=True, checkpoint=dict(save_best=['score', 'other'], rule='greater', max_keep_ckpts=1)
     ),
     'amp': dict(optim_wrapper=AMP, accumulative_counts=4),
+    'amp on a processor': dict(optim_wrapper=CPU_AMP),
+    'amp on a processor, accumulation, ema': dict(
+        ITER,
+        optim_wrapper=CPU_AMP,
+        accumulative_counts=4,
+        hooks=[dict(type='EMAHook', momentum=0.1)],
+        val=True,
+    ),
     'ema': dict(hooks=[dict(type='EMAHook', momentum=0.1)], val=True),
     'ema with buffers': dict(
         ITER,
@@ -317,9 +326,10 @@ def test_other_number_of_processes_goes_on_with_the_same_samples(data):
     assert again[: len(rest)] == rest[: len(again)]
 
 
-def test_two_processes_and_then_one(train, tmp_path):
+@pytest.mark.parametrize('optim_wrapper', [{}, CPU_AMP], ids=['float32', 'amp'])
+def test_two_processes_and_then_one(optim_wrapper, train, tmp_path):
     """Accumulated gradients differ in every process."""
-    options = dict(seed=1, batch_size=1, accumulative_counts=4)
+    options = dict(seed=1, batch_size=1, accumulative_counts=4, optim_wrapper=optim_wrapper)
 
     def run(name, **more):
         model = Toy()
