@@ -35,6 +35,15 @@ def test_benchmark(call_tool, tmp_path):
     assert 'timm has no such model' in call_tool('dev/benchmark.py', 's', '--vs', 'resnet1')
 
 
+def test_bfloat16_beside_float32(call_tool):
+    options = ('--shape', 33, 47, '--turns', 2, '--dtype', 'bf16')
+    out = call_tool('dev/benchmark.py', 's', *options, '--openvino')
+    for name in ('fused', 'fused, fp32', 'OpenVINO'):
+        assert f'| s {name} | 33x47 |' in out
+    refused = call_tool('dev/benchmark.py', 's', *options, '--onnx')
+    assert '--onnx measures inference on a CPU in fp32 only' in refused
+
+
 def test_profile(call_tool):
     out = call_tool('dev/profile_layers.py', 's', '--shape', 96)
     rows = {

@@ -5,6 +5,7 @@ One process cannot tell how fast another way of handing out memory is: what it h
 
 import copy
 import ctypes
+import functools
 import logging
 import multiprocessing
 import signal
@@ -91,6 +92,9 @@ def backbone_variants(size, args, shape):
         variants[f'{size} with_cp'] = ours(with_cp=True)
     else:
         variants[f'{size} fused'] = ours().fuse()
+        if args.dtype != 'fp32':
+            exact = torch.autocast(args.device.split(':')[0], enabled=False)
+            variants[f'{size} fused, fp32'] = exact(ours().fuse().forward)
     if args.compile:
         # Constant weights let the compiler choose their layout; it does so only in inference.
         torch._inductor.config.freezing = not args.train
@@ -106,11 +110,15 @@ def backbone_variants(size, args, shape):
 
 def exported(model, args, shape):
     """``{name: callable}``: ``model`` as export.py writes it, in the runtimes wanted."""
-    if args.train or args.device != 'cpu' or args.dtype != 'fp32':
-        raise UserError('--onnx and --openvino measure inference on a CPU in fp32 only')
+    dtypes = ['fp32'] if args.onnx else ['fp32', 'bf16']
+    if args.train or args.device != 'cpu' or args.dtype not in dtypes:
+        raise UserError(
+            '--onnx measures inference on a CPU in fp32 only, --openvino in fp32 or bf16'
+        )
     runtimes = {
         'ONNX Runtime': args.onnx and onnx_runtime,
-        'OpenVINO': args.openvino and openvino_runtime,
+        'OpenVINO': args.openvino
+        and functools.partial(openvino_runtime, precision=args.dtype.replace('fp', 'f')),
     }
     try:
         with tempfile.TemporaryDirectory() as folder:
