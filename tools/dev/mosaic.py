@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
+from faster_coco_eval import COCO, COCOeval_faster
 from PIL import Image
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from convmlp_backbone.errors import UserError, one_line_errors
 
@@ -107,7 +106,7 @@ def score(truth, predictions):
         coco = COCO()
         coco.dataset = truth
         coco.createIndex()
-        evaluation = COCOeval(coco, coco.loadRes(found), 'bbox')
+        evaluation = COCOeval_faster(coco, coco.loadRes(found), 'bbox')
         evaluation.params.maxDets = [1, 10, 10_000]
         evaluation.evaluate()
         evaluation.accumulate()
