@@ -89,6 +89,26 @@ def split_of(path: str, by_name: bool = False) -> str:
     return 'all'
 
 
+def image_sets(root: Path, kind: str, by_stem: dict[str, str]) -> dict[str, list[str]]:
+    """The splits that Pascal VOC's ``ImageSets/KIND/*.txt`` list; none without a training set.
+
+    Args:
+        by_stem: Paths by what the lists call them.
+    """
+    lists = {
+        path.stem: [
+            by_stem[words[0]]
+            for line in path.read_text(errors='replace').splitlines()
+            if (words := line.split()) and words[0] in by_stem
+        ]
+        for path in sorted(root.glob(f'**/ImageSets/{kind}/*.txt'))
+    }
+    parts = {split: lists[split] for split in ('train', 'val', 'test') if lists.get(split)}
+    if 'train' not in parts and lists.get('trainval'):
+        parts = {'train': lists['trainval'], **parts}
+    return parts if 'train' in parts else {}
+
+
 def some(items: Iterable, most: int = 3) -> str:
     """``a, b, c and 7 more``."""
     items = list(map(str, items))

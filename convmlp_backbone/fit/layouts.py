@@ -13,6 +13,7 @@ LAYOUTS = dict(
     masks=mask_images.read,
     folders=class_folders.read,
 )
+ARCHIVES = ('.zip', '.tar', '.gz', '.tgz', '.7z', '.rar')
 OF_TASK = dict(
     boxes=('COCO', 'YOLO', 'VOC'), masks=('COCO', 'YOLO'), semantic=('masks',), classes=('folders',)
 )
@@ -41,14 +42,7 @@ def read(
         if found := LAYOUTS[name](root):
             break
     else:
-        images = files_below(root, SUFFIXES)
-        raise UserError(
-            f'{root} holds {len(images)} images ({some(images)}) and no labels '
-            + (f'for --task {task} ' if task else '')
-            + 'that are known: COCO (*.json), YOLO '
-            '(labels/*.txt), Pascal VOC (*.xml), masks beside images (masks/*.png), a folder for '
-            'each class'
-        )
+        raise UserError(nothing_known(root, task))
     if found.task == 'semantic':
         mask_images.understand(found, unlabelled, classes)
     elif classes:
@@ -58,6 +52,27 @@ def read(
     if task == 'masks' and found.task != 'masks':
         raise UserError(f'--task masks: not all objects in {root} have masks; --task boxes')
     return found
+
+
+def nothing_known(root: Path, task: str | None) -> str:
+    """Why no layout fits, and the way out."""
+    images = files_below(root, SUFFIXES)
+    if not images:
+        archives = files_below(root, ARCHIVES)
+        return f'{root} holds no images ({", ".join(SUFFIXES)})' + (
+            f'; unpack {some(archives)}' if archives else ''
+        )
+    text = (
+        f'{root} holds {len(images)} images ({some(images)}) and no labels '
+        + (f'for --task {task} ' if task else '')
+        + 'that are known: COCO (*.json), YOLO (labels/*.txt), Pascal VOC (*.xml), masks beside '
+        'images (masks/*.png), folders for two classes and more'
+    )
+    for name in files_below(root, ['.json'])[:1]:
+        with open(root / name, 'rb') as file:
+            if b'"shapes"' in file.read(4096):
+                text += f'; {name} is of LabelMe: convert such files to COCO, by labelme2coco, say'
+    return text
 
 
 def keep_classes(found: Found, classes: list[str]) -> None:

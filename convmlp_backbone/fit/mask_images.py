@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .found import SUFFIXES, Found, files_below, read_names, some, split_of
+from .found import SUFFIXES, Found, files_below, image_sets, read_names, some, split_of
 
 # Folders of masks, and what a mask's own name has more than its image's.
 MASK_FOLDER = re.compile(
@@ -21,9 +21,17 @@ MASK_FOLDER = re.compile(
 )
 MASK_ENDING = re.compile(
     r'[ _.-]+(masks?|gt|gtfine|labelids|labeltrainids|labels?|seg|'
-    r'segmentation|annotation|l)$',
+    r'segmentation|annotation|l|colou?rs?)$',
     re.IGNORECASE,
 )
+# Neither images nor maps of classes: a value for each object (VOC, CVAT, Cityscapes), or pictures of
+# masks (labelme2voc).
+NEITHER = re.compile(
+    r'(^|/)segmentation(object\w*|class(visualization|npy))/|[ _.-]instance(train)?ids?\.\w+$',
+    re.IGNORECASE,
+)
+# Of several masks of an image those are taken, the first that there is one of.
+PREFERRED = (r'labeltrainids$', r'labelids$', r'(?<!colou?r)(?<!colou?rs)$')
 IMAGE_FOLDER = re.compile(
     r'(images?|imgs?|jpegimages|photos?|rgb|leftimg8bit|data)$', re.IGNORECASE
 )
@@ -36,31 +44,40 @@ IGNORED = 255
 
 def read(root: Path) -> Found | None:
     """The data set of the images and masks below ``root``; None if there are no pairs."""
-    files = files_below(root, SUFFIXES)
+    files = [path for path in files_below(root, SUFFIXES) if not NEITHER.search(path)]
     masks = [path for path in files if is_mask(path)]
     images = [path for path in files if not is_mask(path)]
     if not masks or not images:
         return None
+    listed = image_sets(root, 'Segmentation', {Path(path).stem: path for path in images})
+    if listed:  # others, of which VOC has many, need no mask
+        images = [path for split in listed.values() for path in split]
     by_key: dict[tuple, list[str]] = {}
     for path in masks:
         for key in keys(path):
             by_key.setdefault(key, []).append(path)
-    alone = []
-    parts: dict[str, list[tuple[str, str]]] = {}
+    alone, pair = [], {}
     for path in images:
-        same = next((by_key[key] for key in keys(path) if len(by_key.get(key, [])) == 1), None)
-        if same is None:
+        of_key = (one_of(by_key[key]) for key in keys(path) if key in by_key)
+        if mask := next(filter(None, of_key), None):
+            pair[path] = mask
+        else:
             alone.append(path)
-            continue
-        split = split_of(path)
-        parts.setdefault(split_of(same[0]) if split == 'all' else split, []).append((path, same[0]))
+    parts: dict[str, list[tuple[str, str]]] = {}
+    if listed:
+        parts = {split: [(i, pair[i]) for i in its if i in pair] for split, its in listed.items()}
+        parts = {split: part for split, part in parts.items() if part}
+    else:
+        for path, mask in pair.items():
+            split = split_of(path)
+            parts.setdefault(split_of(mask) if split == 'all' else split, []).append((path, mask))
     if not parts:
         return None
     if len(parts) > 1:
         parts.pop('all', None)
     found = Found(root, 'images and masks', 'semantic', [], parts)
-    paired = {mask for part in parts.values() for _, mask in part}
-    if left := [mask for mask in masks if mask not in paired]:
+    paired = {key for path in images for key in keys(path)}
+    if not listed and (left := [mask for mask in masks if paired.isdisjoint(keys(mask))]):
         found.errors.append(
             f'{len(left)} of {len(masks)} masks have no image, such as '
             f'{some(left)}; copy the images into the folder, or take them away'
@@ -74,10 +91,21 @@ def read(root: Path) -> Found | None:
 
 
 def is_mask(path: str) -> bool:
-    parts = Path(path)
-    return bool(MASK_ENDING.search(parts.stem)) or any(
-        MASK_FOLDER.match(part) for part in parts.parent.parts
-    )
+    return bool(MASK_ENDING.search(Path(path).stem)) or in_mask_folder(path)
+
+
+def in_mask_folder(path: str) -> bool:
+    parts = Path(path).parent.parts
+    return any(map(MASK_FOLDER.match, parts)) or bool(NEITHER.search(path))
+
+
+def one_of(masks: list[str]) -> str | None:
+    """The only mask, or the only one of the kind to be preferred; None if they cannot be told."""
+    for kind in ('', *PREFERRED):
+        its = [mask for mask in masks if re.search(kind, Path(mask).stem, re.IGNORECASE)]
+        if len(its) == 1:
+            return its[0]
+    return None
 
 
 def keys(path: str) -> list[tuple]:

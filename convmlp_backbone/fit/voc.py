@@ -5,7 +5,8 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from ..errors import UserError
-from .found import SUFFIXES, Found, files_below, some, split_of
+from .found import SUFFIXES, Found, files_below, image_sets, some, split_of
+from .mask_images import in_mask_folder
 from .survey import image_size
 
 
@@ -73,8 +74,10 @@ def read(root: Path) -> Found | None:
             f'as {some(missing)}; copy the images into the folder'
         )
     annotated = {i for split in found.splits for i in found.images(split)}
-    if len(images) - len(annotated) > len(images) / 10:
-        left = [image for image in images if image not in annotated]
+    annotated |= {image for name in files for image in by_stem.get(Path(name).stem, [])}
+    images = [image for image in images if not in_mask_folder(image)]
+    left = [image for image in images if image not in annotated]
+    if len(left) > len(images) / 10:
         found.errors.append(
             f'{len(left)} of {len(images)} images have no annotation file, such as '
             f'{some(left)}; copy the files, or take the images away'
@@ -98,19 +101,7 @@ def corners(path: Path, element: Element) -> tuple[float, ...]:
 
 def splits(root: Path, files: dict, found: Found) -> dict[str, list[str]]:
     """The annotation files of each split: as ``ImageSets/Main`` or the folders say."""
-    stems = {Path(name).stem: name for name in files}
-    lists = {
-        p.stem: [
-            stems[s]
-            for line in p.read_text().splitlines()
-            if line.split() and (s := line.split()[0]) in stems
-        ]
-        for p in sorted(root.glob('**/ImageSets/Main/*.txt'))
-    }
-    parts = {s: lists[s] for s in ('train', 'val', 'test') if lists.get(s)}
-    if 'train' not in parts and lists.get('trainval'):
-        parts = {'train': lists['trainval'], **parts}
-    if 'train' in parts:
+    if parts := image_sets(root, 'Main', {Path(name).stem: name for name in files}):
         return parts
     parts = {}
     for name in files:
@@ -126,12 +117,13 @@ def image_of(annotation: str, name: str, by_stem: dict[str, list[str]]) -> str |
     candidates = by_stem.get(Path(annotation).stem, []) + [
         path for path in by_stem.get(Path(named).stem, []) if Path(path).name == named
     ]
-    # Of several of that name, cam1/00.jpg and cam2/00.jpg, the one in the likest folders.
+    # Not SegmentationClass/00.png; of cam1/00.jpg and cam2/00.jpg the one in the likest folders.
     folders = set(Path(annotation).parent.parts)
     return max(
         candidates,
         default=None,
         key=lambda path: (
+            not in_mask_folder(path),
             len(folders & set(Path(path).parent.parts)),
             split_of(path) == split_of(annotation),
         ),

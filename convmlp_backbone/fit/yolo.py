@@ -11,6 +11,7 @@ import yaml
 from ..errors import UserError
 from .coco_json import has_masks
 from .found import SUFFIXES, Found, files_below, read_names, some, split_of
+from .mask_images import in_mask_folder
 from .survey import image_size
 
 NAME_FILES = ('classes.txt', 'obj.names', 'labels.txt', '_darknet.labels')
@@ -22,6 +23,7 @@ def read(root: Path) -> Found | None:
     labels = {image: label for image in images if (label := label_file(image, texts))}
     if not any(is_label(root / label) for label in list(labels.values())[:50]):
         return None
+    images = [image for image in images if image in labels or not in_mask_folder(image)]
     found = Found(root, 'YOLO', 'boxes', [], {})
     listed = {path for path in map(label_file_name, images)} | set(labels.values())
     orphans = [

@@ -83,6 +83,61 @@ def test_masks(layout, names, tmp_path):
             assert (np.asarray(written) == np.asarray(expected, np.uint8)).all()
 
 
+def voc_masks(root):
+    """Pascal VOC's own: lists, a value for each object too, boxes of all images, masks of some."""
+    made.voc(root)
+    for folder, factor in (('SegmentationClass', 1), ('SegmentationObject', 3)):
+        (root / folder).mkdir()
+        for split, count in (('train', 9), ('val', 4)):
+            for name, (_, labels, _) in made.named(split)[:count]:
+                Image.fromarray(labels * factor).save(root / folder / name)
+    for split, count in (('train', 9), ('val', 4)):
+        stems = [name[:-4] for name, _ in made.named(split)]
+        made.write(root / f'ImageSets/Segmentation/{split}.txt', '\n'.join(stems[:count]))
+
+
+def cityscapes(root):
+    for split, count in (('train', 9), ('val', 4)):
+        for name, (image, labels, _) in made.named(split)[:count]:
+            stem = f'city/{split}_{name[:-4]}'
+            for kind, picture in dict(
+                leftImg8bit=image,
+                gtFine_color=image,
+                gtFine_instanceIds=Image.fromarray(labels * 3),
+                gtFine_labelIds=Image.fromarray(labels + 1),
+                gtFine_labelTrainIds=Image.fromarray(labels),
+            ).items():
+                path = root / kind.split('_')[0] / split / f'{stem}_{kind}.png'
+                path.parent.mkdir(parents=True, exist_ok=True)
+                picture.save(path)
+
+
+@pytest.mark.parametrize('layout', [voc_masks, cityscapes])
+def test_masks_among_other_pictures(layout, tmp_path):
+    """Of values for objects, of colours for people and of what is not listed nothing is learned."""
+    layout(tmp_path)
+    found = look_at(tmp_path, task='semantic')
+    assert (found.errors, len(found.names)) == ([], 3)
+    assert {name: len(found.images(name)) for name in found.splits} == dict(train=9, val=4)
+    for part in found.splits.values():
+        for image, mask in part:
+            if layout is voc_masks:
+                assert image.replace('JPEGImages', 'SegmentationClass') == mask
+            else:
+                assert image.startswith('leftImg8bit') and mask.endswith('gtFine_labelTrainIds.png')
+                assert image.split('/')[1:3] == mask.split('/')[1:3]
+
+
+def test_boxes_beside_masks(tmp_path):
+    """The images are those of the annotations, not the masks of the same names."""
+    voc_masks(tmp_path)
+    (tmp_path / 'JPEGImages').rename(tmp_path / 'images')  # in whatever order
+    made.write(tmp_path / 'ImageSets/Main/train.txt', 'train0\ntrain1\ntrain2')
+    found = look_at(tmp_path)
+    assert (found.errors, found.task) == ([], 'boxes')
+    assert found.images('train') == [f'images/train{i}.png' for i in range(3)]
+
+
 @pytest.mark.parametrize(
     'options, names, values',
     [
@@ -183,9 +238,24 @@ def test_classes_left_out(tmp_path):
         read(tmp_path, classes=['cat'])
 
 
+@pytest.mark.parametrize('split', [True, False])
+def test_folders_of_classes_in_folders(split, tmp_path):
+    """As an archive is unpacked."""
+    (made.folders if split else made.folders_flat)(tmp_path / 'My data/photos')
+    found = look_at(tmp_path)
+    assert (found.errors, found.names) == ([], ['disc', 'square'])
+    assert len(found.images('train')) == (48 if split else 54)
+
+
 def test_nothing_known(tmp_path):
+    made.write(tmp_path / 'all.zip', 'PK')
+    with pytest.raises(UserError, match=r'holds no images .*; unpack all\.zip'):
+        read(tmp_path)
     made.save(made.named('train'), tmp_path / 'pictures')
     with pytest.raises(UserError, match='12 images .* and no labels that are known: COCO'):
+        read(tmp_path)
+    made.write(tmp_path / 'pictures/train0.json', dict(version='5', shapes=[], imagePath='x.png'))
+    with pytest.raises(UserError, match=r'pictures/train0\.json is of LabelMe.*labelme2coco'):
         read(tmp_path)
     with pytest.raises(UserError, match='no folder'):
         read(tmp_path / 'none')
