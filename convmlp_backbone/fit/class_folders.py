@@ -9,7 +9,7 @@ def read(root: Path) -> Found | None:
     """The data set of the folders below ``root``; None if they are no classes."""
     images = files_below(root, SUFFIXES)
     above = wrapping([Path(image).parts[:-1] for image in images])
-    folders = {parts[0] for image in images if len(parts := Path(image).parts[above:]) > 1}
+    folders = {inner[0] for image in images if len(inner := Path(image).parts[above:]) > 1}
     by_split = {SPLITS[f.lower()]: f for f in sorted(folders) if f.lower() in SPLITS}
     if not by_split and len(folders) < 2:
         return None

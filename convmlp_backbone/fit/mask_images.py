@@ -24,8 +24,8 @@ MASK_ENDING = re.compile(
     r'segmentation|annotation|l|colou?rs?)$',
     re.IGNORECASE,
 )
-# Neither images nor maps of classes: a value for each object (VOC, CVAT, Cityscapes), or pictures of
-# masks (labelme2voc).
+# Neither images nor maps of classes: a value for each object (VOC, CVAT, Cityscapes), or pictures
+# of masks (labelme2voc).
 NEITHER = re.compile(
     r'(^|/)segmentation(object\w*|class(visualization|npy))/|[ _.-]instance(train)?ids?\.\w+$',
     re.IGNORECASE,
