@@ -10,7 +10,7 @@ from PIL import Image
 from . import plausible
 from .coco_json import box_of
 from .found import Found, some, split_of
-from .survey import Look
+from .survey import Look, copies
 
 COPIES = 0.02  # of the validation images that may be in the training set, too
 
@@ -98,21 +98,17 @@ def _classes(found, looks):
 
 
 def _copies(found, looks):
-    seen: dict[str, str] = {}
-    for image in found.images('train'):
-        if looks[image].digest:
-            seen.setdefault(looks[image].digest, image)
     val = found.images('val')
-    copies = [(image, seen[looks[image].digest]) for image in val if looks[image].digest in seen]
-    if not copies:
+    twice = copies(val, found.images('train'), looks)
+    if not twice:
         return
     text = (
-        f'{len(copies)} of {len(val)} validation images are training images, too, such as '
-        + some([f'{a} = {b}' for a, b in copies], 2)
+        f'{len(twice)} of {len(val)} validation images are training images, too, such as '
+        + some([f'{image} = {first}' for image, (first, *_) in twice.items()], 2)
     )
-    if len(copies) == len(val):
+    if len(twice) == len(val):
         found.errors.append(f'train = val: {text}: the scores would tell nothing of new images')
-    elif len(copies) > COPIES * len(val):
+    elif len(twice) > COPIES * len(val):
         found.errors.append(
             f'{text}: the scores would be too good; take them out of one of the two'
         )
@@ -241,11 +237,8 @@ def _misplaced(found, split):
             f'{moved.sum()} of {len(off)} {split} boxes do not lie round their '
             f'masks: the masks are {x:+.0f}, {y:+.0f} pixels from the boxes'
         )
-    elif move := plausible.shift(found.root, found.splits[split]):
-        found.errors.append(
-            f'the {split} boxes seem to be shifted: the objects are about '
-            f'{move[0]:+.0f}, {move[1]:+.0f} pixels (right, down) from them'
-        )
+    elif how := plausible.misplaced(found.root, found.splits[split]):
+        found.errors.append(f'the {split} boxes seem to be {how}')
 
 
 def box_of_mask(segmentation: Any) -> list[float] | None:

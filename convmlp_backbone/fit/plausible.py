@@ -34,11 +34,11 @@ def sample_of(coco: dict, count: int = OBJECTS) -> dict[str, list[dict]]:
     return chosen
 
 
-def shift(root: Path, coco: dict) -> tuple[float, float] | None:
-    """By how many pixels the boxes lie beside the objects; None if they do not, or not surely.
+def misplaced(root: Path, coco: dict) -> str | None:
+    """How the boxes lie beside the objects, in words; None if they do not, or not surely.
 
     What is in a box differs from what is round it. If on average it differs far more in boxes
-    that are moved, all by the same way, that is where the objects are.
+    that are moved or mirrored, all in the same way, that is where the objects are.
     """
     chosen = sample_of(coco)
     boxes = [a['bbox'] for part in chosen.values() for a in part]
@@ -52,11 +52,13 @@ def shift(root: Path, coco: dict) -> tuple[float, float] | None:
         total = np.pad(pixels.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
         for a in part:
             x, y, w, h = a['bbox']
-            box = np.array([x, y, x + w, y + h]) + np.tile(moves, 2)
-            rows.append(contrast(total, box) / (pixels.std() + 1))
+            box = np.array([x, y, x + w, y + h])
+            tried = np.concatenate([box + np.tile(moves, 2), mirrored(box, *pixels.shape)])
+            rows.append(contrast(total, tried) / (pixels.std() + 1))
     contrasts = np.array(rows)
-    mean = np.nanmean(contrasts, 0)
-    best, centre = int(np.nanargmax(mean)), len(moves) // 2
+    seen = np.isfinite(contrasts).sum(0)
+    mean = np.where(2 * seen >= len(rows), np.nansum(contrasts, 0) / np.maximum(seen, 1), 0)
+    best, centre = int(mean.argmax()), len(moves) // 2
     gain = contrasts[:, best] - contrasts[:, centre]
     gain = gain[np.isfinite(gain)]
     if (
@@ -65,7 +67,26 @@ def shift(root: Path, coco: dict) -> tuple[float, float] | None:
         or (gain.mean() < SURE * gain.std() / np.sqrt(len(gain)))
     ):
         return None
-    return moves[best]
+    if best >= len(moves):
+        return MIRRORED[best - len(moves)]
+    x, y = moves[best]
+    return f'shifted: the objects are about {x:+.0f}, {y:+.0f} pixels (right, down) from them'
+
+
+MIRRORED = (
+    'y, x, height, width: x and y are exchanged',
+    'mirrored, left to right',
+    'upside down',
+    'turned by 180 degrees',
+)
+
+
+def mirrored(box: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The boxes that were meant if ``box`` is what :data:`MIRRORED` tells, (4, 4)."""
+    x1, y1, x2, y2 = box
+    across, down = (width - x2, width - x1), (height - y2, height - y1)
+    meant = [(y1, y2), (x1, x2)], [across, (y1, y2)], [(x1, x2), down], [across, down]
+    return np.array([(x[0], y[0], x[1], y[1]) for x, y in meant])
 
 
 def contrast(total: np.ndarray, boxes: np.ndarray) -> np.ndarray:

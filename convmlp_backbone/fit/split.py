@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Hashable
 
 from .found import Found
-from .survey import Look
+from .survey import Look, copies
 
 SHARE = 0.2  # of the images
 SEED = 0
@@ -14,7 +14,7 @@ SEED = 0
 def make_splits(found: Found, looks: dict[str, Look]) -> None:
     """Divide the only split of ``found``, if it has no training or no validation set.
 
-    Copies of an image stay together: files of the same content, and those that Roboflow's
+    Copies of an image stay together: see :func:`.survey.copies`, and those that Roboflow's
     augmentation made of one (``NAME.rf.HASH.jpg``). Of classes, each gives its share.
     """
     if 'train' in found.splits and 'val' in found.splits:
@@ -32,11 +32,12 @@ def make_splits(found: Found, looks: dict[str, Look]) -> None:
         else [image for image, _ in part]
     )
     strata = {} if found.task != 'classes' else dict(part)
+    twice = copies(images, images, looks)
     held = held_out(
         {
             image: (
-                looks[image].digest or image,
                 re.sub(r'\.rf\.\w+$', '', image.rsplit('.', 1)[0]),
+                *twice.get(image, [image]),
             )
             for image in images
         },

@@ -61,6 +61,53 @@ def shifted_from_masks(root):
     )
 
 
+def placed(move):
+    """A spoiler that makes ``move(x, y, w, h, image)`` of every box."""
+
+    def spoil(root):
+        for name in (TRAIN, VAL):
+
+            def edit_all(coco):
+                sizes = {image['id']: image for image in coco['images']}
+                for a in coco['annotations']:
+                    a['bbox'] = move(*a['bbox'], sizes[a['image_id']])
+                    a.pop('segmentation')
+
+            edit(root / name, edit_all)
+
+    return spoil
+
+
+mirrored = placed(lambda x, y, w, h, image: [image['width'] - x - w, y, w, h])
+upside_down = placed(lambda x, y, w, h, image: [x, image['height'] - y - h, w, h])
+exchanged = placed(lambda x, y, w, h, image: [y, x, h, w])
+
+
+def square_exchanged(root):
+    """Of square images nothing but the pixels tell that x and y are exchanged."""
+    for split in ('train', 'val'):
+        for path in (root / split).iterdir():
+            with Image.open(path) as image:
+                image.crop((0, 0, 112, 112)).save(path)  # black below
+        edit(
+            root / f'annotations/instances_{split}.json',
+            lambda coco: [image.update(height=112) for image in coco['images']],
+        )
+    exchanged(root)
+
+
+def resaved(root):
+    for number in range(2):
+        with Image.open(root / f'train/train{number}.png') as image:
+            image.save(root / f'val/again{number}.jpg', quality=80)
+    edit(
+        root / VAL,
+        lambda coco: coco['images'].extend(
+            dict(id=90 + i, file_name=f'again{i}.jpg', width=112, height=80) for i in range(2)
+        ),
+    )
+
+
 def voc_shifted(root):
     for path in (root / 'Annotations').iterdir():
         text = path.read_text()
@@ -235,6 +282,9 @@ def broken(root):
             r'do not lie round their masks: the masks are -12, \+0 pixels',
         ),
         (made.voc, voc_shifted, r'seem to be shifted: .* \+(9|10|11), [+-]0'),
+        (made.coco, mirrored, 'the train boxes seem to be mirrored, left to right'),
+        (made.coco, upside_down, 'the train boxes seem to be upside down'),
+        (made.coco, square_exchanged, 'seem to be y, x, height, width: x and y are exchanged'),
         (made.coco, fractions, 'lie between 0 and 1: fractions of the image, pixels are expected'),
         (made.coco, corners, 'seem to be x1, y1, x2, y2: .* write x1, y1, x2 - x1, y2 - y1'),
         (made.yolo, yolo_pixels, 'YOLO expects fractions of the image, these seem to be pixels'),
@@ -251,6 +301,11 @@ def broken(root):
             made.coco,
             copies,
             '2 of 5 validation images are training images, too, such as val/val0.png',
+        ),
+        (
+            made.coco,
+            resaved,
+            '2 of 7 validation images are training images, too, such as val/again0.jpg = train/tr',
         ),
         (made.coco, half_missing, '6 of 12 images are missing, such as train0.png, train2.png'),
         (

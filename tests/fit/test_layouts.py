@@ -1,5 +1,8 @@
 """Folders as people have them, and what is made of them."""
 
+import json
+from pathlib import Path
+
 import made_folders as made
 import numpy as np
 import pytest
@@ -259,6 +262,23 @@ def test_nothing_known(tmp_path):
         read(tmp_path)
     with pytest.raises(UserError, match='no folder'):
         read(tmp_path / 'none')
+
+
+def test_images_saved_again_stay_together(tmp_path):
+    made.cvat(tmp_path)
+    path = tmp_path / 'annotations/instances_default.json'
+    coco = json.loads(path.read_text())
+    for image in list(coco['images']):
+        name = f'other{image["id"]}.jpg'
+        with Image.open(tmp_path / 'images/default' / image['file_name']) as opened:
+            opened.save(tmp_path / 'images/default' / name, quality=80)
+        coco['images'].append(dict(id=image['id'] + 50, file_name=name, width=112, height=80))
+    path.write_text(json.dumps(coco))
+    found = look_at(tmp_path)
+    split = {Path(image).stem: name for name in found.splits for image in found.images(name)}
+    assert found.errors == [] and len(split) == 34 and set(split.values()) == {'train', 'val'}
+    for image in coco['images'][:17]:
+        assert split[f'other{image["id"]}'] == split[Path(image['file_name']).stem]
 
 
 def test_copies_stay_together():
