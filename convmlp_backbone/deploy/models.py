@@ -35,7 +35,7 @@ class Exportable(nn.Module):
         super().__init__()
         self.normalised = normalised
         backbone: Any = getattr(model, 'backbone', model)
-        self.channels: int = backbone.in_channels
+        self.channels: int = getattr(backbone, 'in_channels', 3)  # of a ResNet, see wrapped()
         self.mean = list(preprocessor.get('mean') or [0.0])
         self.std = list(preprocessor.get('std') or [1.0])
         if len(self.mean) == len(self.std) == 1:
@@ -332,7 +332,12 @@ def exportable(model: nn.Module, preprocessor: dict, normalised: bool = False) -
     if not hasattr(backbone, 'fuse'):
         raise UserError(f'{type(model).__name__} has no ConvMLP to export')
     backbone.fuse()
-    if model is backbone:
+    return wrapped(model, preprocessor, normalised)
+
+
+def wrapped(model: nn.Module, preprocessor: dict, normalised: bool = False) -> Exportable:
+    """:func:`exportable` with any backbone, for comparisons."""
+    if model is getattr(model, 'backbone', model):
         return Backbone(model, preprocessor, normalised).eval()
     heads = {
         name: type(getattr(model, name)).__name__

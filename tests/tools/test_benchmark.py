@@ -3,9 +3,11 @@
 from argparse import Namespace
 from functools import partial
 
-from benchmark_process import Process, peak_memory
+import pytest
+from benchmark_process import Process, exported, peak_memory
 
 from convmlp_backbone.cpu import mallopt
+from convmlp_backbone.errors import UserError
 
 
 def test_benchmark(call_tool, tmp_path):
@@ -35,13 +37,20 @@ def test_benchmark(call_tool, tmp_path):
     assert 'timm has no such model' in call_tool('dev/benchmark.py', 's', '--vs', 'resnet1')
 
 
-def test_bfloat16_beside_float32(call_tool):
-    options = ('--shape', 33, 47, '--turns', 2, '--dtype', 'bf16')
-    out = call_tool('dev/benchmark.py', 's', *options, '--openvino')
-    for name in ('fused', 'fused, fp32', 'OpenVINO'):
-        assert f'| s {name} | 33x47 |' in out
-    refused = call_tool('dev/benchmark.py', 's', *options, '--onnx')
-    assert '--onnx measures inference on a CPU in fp32 only' in refused
+def test_what_runtimes_compute_in():
+    args = Namespace(train=False, device='cpu', dtype='bf16', onnx=True, openvino=True)
+    with pytest.raises(UserError, match='--onnx measures inference on a CPU in fp32 only'):
+        exported(None, args, (32, 32))
+
+
+def test_whole_models_in_one_runtime(call_tool):
+    config = 'fpn_convmlp_s_coins'
+    out = call_tool(
+        'dev/benchmark.py', config, '--shape', 64, '--turns', 2, '--dtype', 'bf16', '--openvino'
+    )
+    names = ('ResNet-50', 'eager', 'fused', 'ResNet-50, OpenVINO', 'ConvMLP, OpenVINO')
+    rows = {line.split(' |')[0][2:]: line for line in out.splitlines() if line.startswith('| fpn')}
+    assert list(rows) == [f'{config} {name}' for name in names]
 
 
 def test_profile(call_tool):

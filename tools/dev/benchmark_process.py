@@ -15,18 +15,20 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import torch
 from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from convmlp_backbone import ConvMLP
+from convmlp_backbone.amp import predict_in_bf16
 from convmlp_backbone.archs import ARCHS
 from convmlp_backbone.commands.models import build_from_config
 from convmlp_backbone.config import read_config
-from convmlp_backbone.deploy.facts import IMAGENET, facts_of
+from convmlp_backbone.deploy.facts import IMAGENET
 from convmlp_backbone.deploy.files import trace, write_onnx
-from convmlp_backbone.deploy.models import exportable
+from convmlp_backbone.deploy.models import wrapped
 from convmlp_backbone.errors import UserError
 from convmlp_backbone.fused import fuse_model
 from convmlp_backbone.memory import resident
@@ -36,6 +38,7 @@ from convmlp_backbone.runtime import the_only
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 FORMATS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
 MATRIX = 'matrix products'
+RUNTIMES = ('ONNX Runtime', 'OpenVINO')
 
 
 def forward(call, args):
@@ -102,36 +105,42 @@ def backbone_variants(size, args, shape):
         # One program a shape: with constant weights, that for any shape fails in torch 2.10.
         variants[f'{size} compiled'] = torch.compile(model, dynamic=False)
     if args.onnx or args.openvino:
-        for name, call in exported(ours().fuse().cpu(), args, shape).items():
+        module = wrapped(ours().fuse().cpu(), IMAGENET, normalised=True)
+        for name, call in exported(module, args, shape).items():
             variants[f'{size} {name}'] = call
     check_agreement(variants, args, shape)
     return variants
 
 
-def exported(model, args, shape):
-    """``{name: callable}``: ``model`` as export.py writes it, in the runtimes wanted."""
+def exported(module, args, shape):
+    """``{name: callable}``: an exportable module as export.py writes it, in the runtimes wanted."""
     dtypes = ['fp32'] if args.onnx else ['fp32', 'bf16']
     if args.train or args.device != 'cpu' or args.dtype not in dtypes:
         raise UserError(
             '--onnx measures inference on a CPU in fp32 only, --openvino in fp32 or bf16'
         )
     runtimes = {
-        'ONNX Runtime': args.onnx and onnx_runtime,
-        'OpenVINO': args.openvino
+        RUNTIMES[0]: args.onnx and onnx_runtime,
+        RUNTIMES[1]: args.openvino
         and functools.partial(openvino_runtime, precision=args.dtype.replace('fp', 'f')),
     }
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, 'model.onnx')
-            module = exportable(model, IMAGENET, normalised=True)
-            write_onnx(trace(module), path, facts_of({}, module))
+            write_onnx(trace(module), path, dict(task=module.task, outputs=list(module.outputs)))
             return {
-                name: runtime(path, (args.batch, model.in_channels, *shape))
+                name: runtime(path, (args.batch, module.channels, *shape))
                 for name, runtime in runtimes.items()
                 if runtime
             }
     except ImportError as error:
         raise UserError(f'{error}; pip install "convmlp-backbone[export]"') from None
+
+
+def inputs(x, names):
+    """What an exported file takes: images, and of a segmentor the size of its map."""
+    values = {'images': x.numpy(), 'size': np.array(x.shape[2:])}
+    return {name: values[name] for name in names}
 
 
 def onnx_runtime(path, shape):
@@ -142,7 +151,8 @@ def onnx_runtime(path, shape):
     # Its threads would spin on in the turn of the next variant.
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
-    return lambda x: [torch.from_numpy(y) for y in session.run(None, {'images': x.numpy()})]
+    names = [part.name for part in session.get_inputs()]
+    return lambda x: [torch.from_numpy(y) for y in session.run(None, inputs(x, names))]
 
 
 def openvino_runtime(path, shape, precision='f32'):
@@ -150,7 +160,8 @@ def openvino_runtime(path, shape, precision='f32'):
 
     core = the_only(openvino.Core)
     model = core.read_model(path)
-    model.reshape(shape)
+    names = [part.any_name for part in model.inputs]
+    model.reshape({'images': shape})
     request = core.compile_model(
         model,
         'CPU',
@@ -162,9 +173,7 @@ def openvino_runtime(path, shape, precision='f32'):
     ).create_infer_request()
     return lambda x: [
         torch.from_numpy(y)
-        for y in request.infer(
-            {'images': x.numpy()}, share_inputs=True, share_outputs=True
-        ).values()
+        for y in request.infer(inputs(x, names), share_inputs=True, share_outputs=True).values()
     ]
 
 
@@ -186,7 +195,7 @@ def check_agreement(variants, args, shape):
 
 
 def whole_model_variants(config, args, shape):
-    """A detector or segmentor of the mm toolboxes, and itself with a ResNet-50."""
+    """A detector or segmentor of the mm toolboxes, and itself with a ResNet-50, exported too."""
     if args.train:
         raise UserError('--train measures backbones only: s, m or l')
     cfg = read_config(config)
@@ -194,7 +203,7 @@ def whole_model_variants(config, args, shape):
     resnet = copy.deepcopy(cfg)
     resnet.model.backbone = dict(type='ResNet', depth=50, num_stages=4, out_indices=(0, 1, 2, 3))
     resnet.model.neck.in_channels = [256, 512, 1024, 2048]
-    variants = {}
+    variants, runtimes = {}, {}
     for name, part in (('ResNet-50', resnet), ('eager', cfg), ('fused', cfg)):
         torch.manual_seed(0)
         model = build_from_config(copy.deepcopy(part), args.device)
@@ -202,8 +211,18 @@ def whole_model_variants(config, args, shape):
         logging.disable(logging.INFO)  # a line for every parameter
         model.init_weights()
         logging.disable(logging.NOTSET)
+        if name != 'fused' and (args.onnx or args.openvino):
+            # OpenVINO and ONNX Runtime fold norms themselves; ours are folded as export does.
+            whole = copy.deepcopy(model)
+            getattr(whole.backbone, 'fuse', whole.backbone.eval)()
+            module = wrapped(whole, cfg.model.data_preprocessor, normalised=True)
+            for runtime, call in exported(module, args, shape).items():
+                backbone = 'ResNet-50' if name == 'ResNet-50' else 'ConvMLP'
+                runtimes[f'{Path(config).stem} {backbone}, {runtime}'] = call
         if name == 'fused':
             fuse_model(model)
+        if args.dtype == 'bf16':
+            predict_in_bf16(model)
         samples = [
             BaseDataElement(
                 metainfo=dict(
@@ -219,7 +238,7 @@ def whole_model_variants(config, args, shape):
         variants[f'{Path(config).stem} {name}'] = lambda x, model=model, samples=samples: model(
             x, samples, mode='predict'
         )
-    return variants
+    return {**variants, **runtimes}
 
 
 def timm_variants(args):
@@ -256,9 +275,10 @@ def build(model, args, shape):
     for name, call in variants.items():
         function = forward(call, args)
         built[name] = function, x
-        if flops and (name.split(' ')[0] in ARCHS or name.endswith(' fused')):
-            # The same work as of the variant before, in other operators.
-            flops[name] = list(flops.values())[-1]
+        if flops and (name.split(' ')[0] in ARCHS or name.endswith((' fused', *RUNTIMES))):
+            # The same work as of the variant before, with the same backbone, in other operators.
+            other = 'ResNet-50' in name
+            flops[name] = [count for n, count in flops.items() if ('ResNet-50' in n) == other][-1]
             function(x)
         else:
             with FlopCounterMode(display=False) as counter:
