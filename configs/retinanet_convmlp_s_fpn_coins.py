@@ -10,5 +10,6 @@ model = dict(
     neck=dict(in_channels=[64, 128, 256, 512]),
     bbox_head=dict(num_classes=1),
 )
+optim_wrapper = dict(optimizer=dict(lr=6e-4))
 default_hooks = dict(logger=dict(interval=8), checkpoint=dict(max_keep_ckpts=1))
 log_processor = dict(window_size=8)

@@ -2,7 +2,7 @@
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=6e-4, weight_decay=1e-4),
+    optimizer=dict(type='AdamW', lr=4e-4, weight_decay=1e-4),
     clip_grad=dict(max_norm=10),
 )
 # Without a warm-up some seeds begin with a loss of 20, and end with a box mAP below 0.7.

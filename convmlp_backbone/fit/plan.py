@@ -34,7 +34,7 @@ PUBLISHED = dict(
     semantic='convmlp://segmentation/sem_fpn_convmlp_s_ade20k.pth',
     classes='convmlp://convmlp_s_imagenet.pth',
 )
-RATES = dict(boxes=4e-4, masks=4e-4, semantic=4e-4, classes=3e-4)  # from scratch
+RATES = dict(boxes=6e-4, masks=4e-4, semantic=4e-4, classes=3e-4)  # from scratch
 FINE_TUNING = 1e-4
 START_UP = 30  # seconds from the start to the first iteration, and from the last to the end
 
@@ -223,4 +223,5 @@ def schedule(plan: Plan, found: Found, cost: Cost, minutes: float, free: float) 
         f'{minutes:g} minutes: an iteration takes {step:.2f} s here, an '
         f'evaluation {cost.val_image * count:.0f} s; {passes:.0f} passes over the images',
     )
-    plan.set('warm_up', max(1, min(500, number // 20)))
+    # At least a tenth of a short training: the first steps of a high rate spoil random weights.
+    plan.set('warm_up', min(500, max(1, number // 20, min(20, number // 10))))
