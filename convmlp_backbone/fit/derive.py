@@ -134,7 +134,7 @@ def iterations(seconds: float, step: float, evaluation: float, least: int = 20) 
         evaluation: Of one, seconds.
     """
     evaluations = int(np.clip(0.15 * seconds / max(evaluation, 1e-3), 1, 10))
-    left = seconds - evaluations * evaluation
+    left = seconds - (evaluations + 1) * evaluation  # the last is of the best checkpoint
     return max(least, math.floor(left / step / evaluations) * evaluations), evaluations
 
 

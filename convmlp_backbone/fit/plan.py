@@ -36,7 +36,7 @@ PUBLISHED = dict(
 )
 RATES = dict(boxes=6e-4, masks=4e-4, semantic=4e-4, classes=3e-4)  # from scratch
 FINE_TUNING = 1e-4
-START_UP = 30  # seconds from the start to the first iteration, and from the last to the end
+START_UP = 15  # seconds from the start to the first iteration, and from the last to the end
 
 
 def first_plan(found: Found, looks: dict[str, Look], weights: str | None, where: str) -> Plan:
