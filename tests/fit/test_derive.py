@@ -89,12 +89,13 @@ def test_crop(sizes, image, device, side):
 
 @pytest.mark.parametrize(
     'seconds, step, evaluation, number, evaluations',
-    [(870, 0.9, 1, 950, 10), (870, 0.9, 100, 855, 1), (20, 30, 1, 20, 3), (870, 0.9, 40, 831, 3)],
+    [(870, 0.9, 1, 950, 10), (870, 0.9, 100, 744, 1), (20, 30, 1, 20, 3), (870, 0.9, 40, 786, 3)],
 )
 def test_iterations(seconds, step, evaluation, number, evaluations):
     assert derive.iterations(seconds, step, evaluation) == (number, evaluations)
     if number > 20:
-        assert seconds - step * evaluations < number * step + evaluations * evaluation <= seconds
+        took = number * step + (evaluations + 1) * evaluation  # the best one once more at the end
+        assert seconds - step * evaluations < took <= seconds
 
 
 @pytest.mark.parametrize(
