@@ -85,7 +85,11 @@ def comment(plan: Plan, *names: str, indent: int = 0) -> str:
     return ''.join(
         f'{line}\n'
         for line in textwrap.wrap(
-            text and text + '.', 99, initial_indent=start, subsequent_indent=start
+            text and text + '.',
+            99,
+            initial_indent=start,
+            subsequent_indent=start,
+            break_on_hyphens=False,  # of addresses
         )
     )
 
