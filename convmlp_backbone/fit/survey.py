@@ -18,6 +18,7 @@ SMALL = 32  # pixels, side of the picture by which copies are known
 # most. What JPEG and resizing change is a little everywhere, what moves before a camera is much
 # somewhere.
 ALIKE, MOST = 0.99, 16
+FEW = 3  # copies of an image; what is like more than so many, as forms are, is none
 
 
 @dataclass
@@ -79,9 +80,13 @@ def copies(images: list[str], others: list[str], looks: dict[str, Look]) -> dict
     rows, row_names = small_pictures(images, looks)
     columns, column_names = small_pictures(others, looks)
     for image, row, alike in zip(row_names, rows, unit(rows) @ unit(columns).T, strict=True):
-        for j in np.flatnonzero(alike > ALIKE):
-            if np.abs(row - columns[j]).max() <= MOST:
-                found[image] = list(dict.fromkeys([*found.get(image, []), column_names[j]]))
+        like = [
+            column_names[j]
+            for j in np.flatnonzero(alike > ALIKE)
+            if np.abs(row - columns[j]).max() <= MOST
+        ]
+        if like and len(set(like) - {image}) <= FEW:
+            found[image] = list(dict.fromkeys([*found.get(image, []), *like]))
     return found
 
 
