@@ -64,9 +64,16 @@ def missing(name: str) -> Callable[..., NoReturn]:
 
 def nms(bboxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
     """Indices (K,) of the boxes (N, 4) that stay, best first."""
+    import torch
     from torchvision.ops import nms
 
-    return nms(bboxes, scores, iou_threshold) if offset == 0 else missing('nms with offset=1')()
+    if offset:
+        missing('nms with offset=1')()
+    # Of equal scores, of which bfloat16 has many, MMCV takes another first than torchvision: that
+    # which this sort puts first.
+    order = scores.sort(0, descending=True)[1]
+    ranks = torch.arange(len(order), 0, -1, dtype=torch.float32, device=order.device)
+    return order[nms(bboxes[order].float(), ranks, iou_threshold)]
 
 
 def roi_align_forward(
