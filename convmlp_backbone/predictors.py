@@ -88,7 +88,10 @@ class Predictor:
         options = dict(pred_score_thr=score_thr) if self.scope == 'mmdet' else {}
         if self.scope == 'mmseg':
             self.visualizer.alpha = 0.8
-        self.visualizer.add_datasample('', image, sample, draw_gt=False, **options)
+        with warnings.catch_warnings():
+            # Boxes end at the border, rounded up.
+            warnings.filterwarnings('ignore', message='.*out of bounds')
+            self.visualizer.add_datasample('', image, sample, draw_gt=False, **options)
         return self.visualizer.get_image()
 
 
