@@ -52,7 +52,10 @@ def find(
     return list(named(paths))
 
 
-def expand(source: str, recursive: bool, endings: tuple) -> Iterator[tuple[Path, Path]]:
+def expand(
+    source: str, recursive: bool, endings: tuple, lists: tuple[Path, ...] = ()
+) -> Iterator[tuple[Path, Path]]:
+    """Files, and the folder that each was found in; ``lists`` are those that name ``source``."""
     path = Path(source)
     if source == STDIN:
         yield path, path.parent
@@ -63,11 +66,12 @@ def expand(source: str, recursive: bool, endings: tuple) -> Iterator[tuple[Path,
             ):
                 yield file, path
     elif path.suffix.lower() == '.txt' and path.is_file():
+        if path.resolve() in lists:
+            raise UserError(f'{path} names itself, or a list that does; take that line out')
         for line in path.read_text(encoding='utf-8', errors='replace').splitlines():
             if line.strip() and not line.startswith('#'):
-                yield from expand(
-                    line if line == STDIN else str(path.parent / line.strip()), recursive, endings
-                )
+                inner = line if line == STDIN else str(path.parent / line.strip())
+                yield from expand(inner, recursive, endings, (*lists, path.resolve()))
     elif path.exists():
         yield path, path.parent
     elif found := sorted(glob.glob(source, recursive=True)):

@@ -50,7 +50,7 @@ def read_run(work_dir: str | Path) -> tuple[list[dict], list[dict]]:
 def _record(line: str) -> dict | None:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) and isinstance(record.get('step'), Real) else None
 

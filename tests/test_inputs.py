@@ -64,3 +64,10 @@ def test_what_cannot_be_read(name, folder):
     (folder / name).write_bytes(b'no image')
     with pytest.raises(ValueError, match='is no'):
         list(frames(find([name])[0]))
+
+
+def test_lists_that_name_one_another(folder):
+    (folder / 'one.txt').write_text('z.png\ntwo.txt\n')
+    (folder / 'two.txt').write_text('one.txt\n')
+    with pytest.raises(UserError, match=r'one\.txt names itself, or a list that does'):
+        find(['one.txt'])

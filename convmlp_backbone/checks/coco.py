@@ -90,7 +90,7 @@ def read_categories(path: str | Path) -> list[dict]:
                 categories = json.JSONDecoder().raw_decode(tail)[0]
                 if categories and all('id' in c and 'name' in c for c in categories):
                     return categories
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         pass
     return read(path)[0]['categories']
 

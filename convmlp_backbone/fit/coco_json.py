@@ -27,7 +27,7 @@ def read(root: Path) -> Found | None:
             continue
         try:
             coco = json.loads((root / name).read_text(encoding='utf-8-sig'))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if b'"annotations"' in start or b'"images"' in start:
                 raise UserError(f'{root / name} is no JSON: {error}') from error
             continue

@@ -68,11 +68,23 @@ def files_below(root: Path, suffixes: Iterable[str]) -> list[str]:
     """Files below ``root`` with these suffixes, sorted, without hidden ones; '/' in between."""
     found, suffixes = [], tuple(suffixes)
     for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = sorted(n for n in folders if n[0] not in '.@' and n not in SKIPPED)
+        folders[:] = sorted(
+            n
+            for n in folders
+            if n[0] not in '.@' and n not in SKIPPED and not leads_back(Path(folder, n), root)
+        )
         found += [
             os.path.join(folder, n) for n in names if n[0] != '.' and n.lower().endswith(suffixes)
         ]
     return sorted(Path(path).relative_to(root).as_posix() for path in found)
+
+
+def leads_back(folder: Path, root: Path) -> bool:
+    """Whether a folder below ``root`` is a link to one of those on the way to it, or above."""
+    if not folder.is_symlink():
+        return False
+    above = folder.parents[: len(folder.parts) - len(root.parts)]
+    return any(parent.resolve().is_relative_to(folder.resolve()) for parent in above)
 
 
 def split_of(path: str, by_name: bool = False) -> str:

@@ -129,7 +129,7 @@ def read_predictions(file: Path, evidence: Evidence) -> None:
         images = content['images'] if isinstance(content, dict) else content
         if not isinstance(images, list) or not all(isinstance(part, dict) for part in images):
             raise ValueError('no list of results')
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, RecursionError) as error:
         raise UserError(f'--predictions {file} is no file of predictions: {error}') from None
     by_name, by_id = names_and_ids(evidence)
     results: dict[int, list[dict]] = {index: [] for index in range(len(evidence.paths))}

@@ -250,6 +250,25 @@ def test_folders_of_classes_in_folders(split, tmp_path):
     assert len(found.images('train')) == (48 if split else 54)
 
 
+def test_links_that_lead_back(tmp_path):
+    """Each image is there once; a link to another folder is followed."""
+    made.folders_flat(tmp_path / 'a')
+    (tmp_path / 'a/disc').rename(tmp_path / 'elsewhere')
+    (tmp_path / 'a/disc').symlink_to(tmp_path / 'elsewhere')
+    (tmp_path / 'a/square/again').symlink_to(tmp_path / 'a')
+    (tmp_path / 'elsewhere/other').symlink_to(tmp_path / 'a/square')
+    images = [image for part in read(tmp_path / 'a').splits.values() for image, _ in part]
+    assert {len(Path(image).parts) for image in images} <= {2, 3}
+    assert sum(image.startswith('square/') for image in images) == 34
+
+
+def test_json_that_is_too_deep(tmp_path):
+    made.save(made.named('train'), tmp_path)
+    made.write(tmp_path / 'x.json', '{"images": ' + '[' * 100_000)
+    with pytest.raises(UserError, match=r'x\.json is no JSON'):
+        read(tmp_path)
+
+
 def test_nothing_known(tmp_path):
     made.write(tmp_path / 'all.zip', 'PK')
     with pytest.raises(UserError, match=r'holds no images .*; unpack all\.zip'):

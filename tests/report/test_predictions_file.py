@@ -40,6 +40,8 @@ def test_which_image_and_class(result, row, tmp_path):
         ('p.pkl', '', 'expected predictions.json of convmlp predict'),
         ('p.json', 'no json', 'is no file of predictions'),
         ('p.json', '{"a": 1}', 'is no file of predictions'),
+        ('p.json', '[' * 100_000, 'is no file of predictions'),
+        ('p.json', '{"images": ' * 100_000, 'is no file of predictions'),
         ('p.json', '[1]', 'is no file of predictions: no list of results'),
         ('p.json', '[{"file_name": "x.jpg"}]', 'tells of x.jpg, none of which is in'),
         ('p.json', '[{"image_id": 100}]', "cannot be understood .KeyError: 'category_id'"),
